@@ -1,0 +1,1 @@
+"""The drivers that come with notebook_rpc: one module per database."""

@@ -1,0 +1,161 @@
+"""What a database must offer, and nothing about any database.
+
+``Driver.open`` gives a ``Database``, which gives ``Connection``s, each of which runs one
+statement at a time and gives a ``Result``.
+
+Threads: every method may block and is called on a worker thread, one call at a time for
+each connection, though not always the same thread. ``interrupt`` and ``progress`` are the
+exceptions: they may race with anything, are called on the event loop, and must neither
+block nor raise.
+
+Errors: a method raises a ``notebook_rpc.errors.NotebookError``, with the database's own
+exception as its ``__cause__``. Anything else is a bug in the driver and reported as one.
+
+Transactions: a connection is in autocommit mode until a statement says BEGIN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from notebook_rpc.model import Column, ResultColumn, Table
+
+Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
+"""Bound values by position or by name, as JSON has them: None, bool, int, float, str, and
+lists and dicts of these, which a driver may refuse."""
+
+
+class Result(Protocol):
+    """What one statement returned.
+
+    ``columns`` is empty for a statement without rows; its names are distinct
+    (``model.unique_names``). ``count`` is the number of rows touched by a statement
+    without rows (0 for DDL), and -1 for one with rows. ``streaming`` says that rows still
+    have to come from the database: interrupting the connection spoils such a result.
+    """
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def streaming(self) -> bool: ...
+
+    def fetch(self, limit: int, /) -> Sequence[Sequence[object]]:
+        """The next rows, at most *limit* (positive) of them; none at the end only."""
+        ...
+
+    def close(self) -> None:
+        """Free what the database holds for this result. May be called again."""
+        ...
+
+
+class TextResult(Protocol):
+    """A result whose rows the database writes itself; ``Result`` explains the rest."""
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def streaming(self) -> bool: ...
+
+    def fetch(self, limit: int, /) -> Sequence[str]:
+        """The next rows, each a JSON object from column name to string or null.
+
+        The strings follow the text table of ``sansio/values.py``.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Connection(Protocol):
+    """One session's connection. An open result must not get in the way of the catalog:
+    ``tables``, ``views`` and ``columns`` neither disturb it nor miss what only this
+    connection can see (temporary and uncommitted objects)."""
+
+    def execute(self, sql: str, parameters: Parameters | None = None, /) -> Result:
+        """Run *sql* and return its last statement's result, rows to come.
+
+        The previous result is closed by then. All statements of *sql* run, in order, up to
+        the first that fails; an error names it if there is more than one. *parameters*
+        belong to the last. No statement at all is a ``QueryError``.
+        """
+        ...
+
+    def tables(self) -> Sequence[Table]: ...
+    def views(self) -> Sequence[Table]: ...
+
+    def columns(self, catalog: str, schema: str, table: str, /) -> Sequence[Column]:
+        """Columns of tables and views, in table order; "" matches any name."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo and end an open transaction, closing any open result; back to autocommit."""
+        ...
+
+    def close(self) -> None:
+        """Close the result and the connection; an open transaction is rolled back."""
+        ...
+
+
+@runtime_checkable
+class SupportsText(Protocol):
+    """Capability: the database writes rows as text, exactly, and faster than Python can."""
+
+    def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> TextResult:
+        """As ``Connection.execute``."""
+        ...
+
+
+@runtime_checkable
+class SupportsInterrupt(Protocol):
+    """Capability: stop the call that runs on this connection, from any thread.
+
+    One interrupt may arrive before the call has begun and be lost; callers repeat it.
+    Without a running call it does nothing.
+    """
+
+    def interrupt(self) -> None: ...
+
+
+@runtime_checkable
+class SupportsProgress(Protocol):
+    """Capability: how far the running statement is, from 0 to 1; None if not known."""
+
+    def progress(self) -> float | None: ...
+
+
+class Database(Protocol):
+    """An open database. Connections must be closed before it is."""
+
+    @property
+    def description(self) -> str:
+        """For logs: what was opened, without any password."""
+        ...
+
+    def connect(self) -> Connection: ...
+
+    def close(self) -> None:
+        """Bring everything committed to disk and let go of the database."""
+        ...
+
+
+class Driver(Protocol):
+    """How a kind of database is opened. Registered in the entry-point group
+    ``notebook_rpc.drivers`` under the name its URLs begin with."""
+
+    def open(self, properties: Mapping[str, str], /) -> Database:
+        """Open the database that *properties* describe.
+
+        Keys: ``database``, ``host``, ``port``, ``username``, ``password`` from the URL
+        where it has them, then its query arguments and the ``-P`` options as they stand.
+
+        Raises:
+            DatabaseUnavailable: it cannot be opened.
+            InvalidParams: a property is unknown or malformed; the message names it.
+        """
+        ...

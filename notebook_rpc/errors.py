@@ -1,0 +1,102 @@
+"""Every failure that reaches a client: its slug, its JSON-RPC code, its HTTP status.
+
+Raise a leaf; catch the root at a surface's edge. Slugs are stable: clients match on
+them, and docs/errors.md lists them all.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NotebookError(Exception):
+    """Something went wrong that the client should hear about.
+
+    ``sqlstate`` and ``position`` (in characters, from 1, into the SQL as it was sent)
+    are set where the database tells them.
+    """
+
+    slug: ClassVar[str] = "internal-error"
+    rpc_code: ClassVar[int] = -32603  # JSON-RPC 2.0, section 5.1
+    http_status: ClassVar[int] = 500
+
+    sqlstate: str | None = None
+    position: int | None = None
+
+
+class ParseError(NotebookError):
+    """The request is not JSON."""
+
+    slug, rpc_code, http_status = "parse-error", -32700, 400
+
+
+class InvalidRequest(NotebookError):
+    """The request is JSON, but not a request of its protocol."""
+
+    slug, rpc_code, http_status = "invalid-request", -32600, 400
+
+
+class MethodNotFound(NotebookError):
+    slug, rpc_code, http_status = "method-not-found", -32601, 404
+
+
+class InvalidParams(NotebookError):
+    """The method exists; its parameters do not fit it."""
+
+    slug, rpc_code, http_status = "invalid-params", -32602, 400
+
+
+class WrongState(NotebookError):
+    """The call is legal, but not in the session's present state."""
+
+    slug, rpc_code, http_status = "wrong-state", -32001, 409
+
+
+class DatabaseError(NotebookError):
+    """The database refused or failed. ``__cause__`` is the driver's own exception."""
+
+    slug, rpc_code, http_status = "database-error", -32010, 500
+
+
+class QueryError(DatabaseError):
+    """The statement or its data are at fault: syntax, names, types, constraints."""
+
+    slug, rpc_code, http_status = "query-error", -32011, 400
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be opened or reached, or the connection to it broke."""
+
+    slug, rpc_code, http_status = "database-unavailable", -32012, 503
+
+
+class NotSupported(DatabaseError):
+    """The driver or its database has no such thing."""
+
+    slug, rpc_code, http_status = "not-supported", -32013, 501
+
+
+class Cancelled(NotebookError):
+    """The call was stopped before its end, by request or because the server stops."""
+
+    slug, rpc_code, http_status = "cancelled", -32800, 499
+
+
+# PEP 249 fixes these names, so no driver module needs importing to recognise them.
+# OperationalError is absent on purpose: sqlite3 raises it for a syntax error.
+_FROM_PEP249: dict[str, type[DatabaseError]] = {
+    "InterfaceError": DatabaseUnavailable,
+    "InternalError": DatabaseError,
+    "NotSupportedError": NotSupported,
+    "Error": QueryError,
+}
+
+
+def from_dbapi(exc: Exception) -> DatabaseError:
+    """Translate a driver's exception: the nearest known name in its MRO decides.
+
+    The caller raises the result ``from`` *exc*.
+    """
+    names = (base.__name__ for base in type(exc).__mro__)
+    found = next((_FROM_PEP249[name] for name in names if name in _FROM_PEP249), DatabaseError)
+    return found(str(exc))

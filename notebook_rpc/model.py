@@ -1,0 +1,61 @@
+"""What every layer calls a table, a column and a result's column.
+
+The field names are those of the ADONotebook protocol, so these encode as they stand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Table(msgspec.Struct, frozen=True, order=True):
+    """A table or a view. A database without catalogs or schemas has "" there."""
+
+    catalog: str
+    schema: str
+    table: str
+
+
+class Column(msgspec.Struct, frozen=True, order=True):
+    """A column of a table or a view; ``datatype`` is the database's own name of the type."""
+
+    catalog: str
+    schema: str
+    table: str
+    column: str
+    datatype: str
+
+
+class ResultColumn(msgspec.Struct, frozen=True):
+    """A column of a result; ``datatype`` is "" where the database does not tell."""
+
+    column: str
+    datatype: str
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Make duplicate column names distinct: ``a, a, a_1`` becomes ``a, a_2, a_1``.
+
+    A row is a JSON object, where a second ``a`` would hide the first. Names that were
+    already distinct stay as they are; case counts, as it does in JSON.
+    """
+    wanted = list(names)
+    taken = set(wanted)
+    if len(taken) == len(wanted):
+        return wanted
+    seen: set[str] = set()
+    next_number: dict[str, int] = {}
+    unique: list[str] = []
+    for name in wanted:
+        result = name
+        while result in seen or (result != name and result in taken):
+            next_number[name] = next_number.get(name, 0) + 1
+            result = f"{name}_{next_number[name]}"
+        seen.add(result)
+        unique.append(result)
+    return unique

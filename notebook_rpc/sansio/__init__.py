@@ -1,0 +1,1 @@
+"""Pure rules: no Trio, no sockets, no clocks, no threads."""

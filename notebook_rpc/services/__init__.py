@@ -1,0 +1,1 @@
+"""Trio and databases; knows no HTTP and no wire protocol."""

@@ -1,0 +1,1 @@
+"""Trio and bytes; knows no database and no surface."""
