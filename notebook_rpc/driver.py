@@ -16,15 +16,12 @@ Transactions: a connection is in autocommit mode until a statement says BEGIN.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from notebook_rpc.model import Column, ResultColumn, Table
+    from collections.abc import Mapping, Sequence
 
-Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
-"""Bound values by position or by name, as JSON has them: None, bool, int, float, str, and
-lists and dicts of these, which a driver may refuse."""
+    from notebook_rpc.model import Column, Parameters, ResultColumn, Table
 
 
 class Result(Protocol):
@@ -93,8 +90,11 @@ class Connection(Protocol):
         """Columns of tables and views, in table order; "" matches any name."""
         ...
 
-    def rollback(self) -> None:
-        """Undo and end an open transaction, closing any open result; back to autocommit."""
+    def rollback(self) -> bool:
+        """Undo and end an open transaction, closing any open result; back to autocommit.
+
+        Returns whether there was a transaction.
+        """
         ...
 
     def close(self) -> None:

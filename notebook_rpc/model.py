@@ -5,12 +5,17 @@ The field names are those of the ADONotebook protocol, so these encode as they s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
+"""Values bound to a statement, by position or by name, as JSON has them: None, bool, int,
+float, str, and lists and dicts of these, which a driver may refuse."""
 
 
 class Table(msgspec.Struct, frozen=True, order=True):

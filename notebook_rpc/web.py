@@ -43,7 +43,10 @@ with it; if it raises, the client sees a body that was cut off, never one that l
 
 @dataclass(slots=True)
 class Response:
-    """An answer. A sequence of pieces is sent as it is, without being joined first."""
+    """An answer. A sequence of pieces is sent as it is, without being joined first.
+
+    Content-Length, Transfer-Encoding and Date are the transport's to set.
+    """
 
     status: int = 200
     headers: Headers = ()

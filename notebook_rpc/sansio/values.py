@@ -1,0 +1,225 @@
+"""How a value reads as text: the one table behind ``page``, and what applies it to rows.
+
+Nothing is rounded, and no value can make a row that is not JSON. What cannot be written,
+such as half of a surrogate pair, is a ``QueryError`` of the call that met it.
+
+The table, by Python type:
+
+===================  =====================================================================
+None                 null
+int, Decimal         all digits, without an exponent
+float                the shortest text that reads back the same; NaN, Infinity, -Infinity
+bool                 true, false
+date, time, datetime ISO 8601, with the offset where there is one
+timedelta            an ISO 8601 duration: P1DT7203.5S
+bytes                two hexadecimal digits a byte: \\x00ff
+UUID                 8-4-4-4-12
+list, tuple, dict    JSON, with the numbers above as numbers and all else as strings: NaN and
+                     the infinities too, for which JSON has no numbers
+anything else        str()
+===================  =====================================================================
+
+It refuses to guess: numeric text stays text, bytes are never decoded.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from decimal import Decimal
+from itertools import starmap
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import msgspec
+
+from notebook_rpc.errors import QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from notebook_rpc.model import ResultColumn
+
+Cell: TypeAlias = str | None
+
+
+def text(value: object) -> Cell:
+    """The text of one value."""
+    if value is None:
+        return None
+    return _converter(type(value))(value)
+
+
+def _float(value: float) -> str:
+    # inf and nan are Python's spelling; the table's is JavaScript's and Java's.
+    return _WORDS.get(found := float.__repr__(value), found)
+
+
+def _decimal(value: Decimal) -> str:
+    return "NaN" if value.is_nan() else format(value, "f")
+
+
+def _bytes(value: bytes | bytearray | memoryview) -> str:
+    return "\\x" + value.hex()
+
+
+def _duration(value: datetime.timedelta) -> str:
+    return str(msgspec.to_builtins(value))
+
+
+def _json(value: object) -> str:
+    # Not msgspec: it would write nan as null, which is something else.
+    if value is None:
+        return "null"
+    if isinstance(value, bool | int | float | Decimal):
+        found = _converter(type(value))(value)
+        return _quoted(found) if found in _NOT_NUMBERS else found
+    if isinstance(value, dict):
+        members = (f"{_key(key)}:{_json(of)}" for key, of in value.items())
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_json, value)) + "]"
+    return _quoted(_converter(type(value))(value))
+
+
+def _key(value: object) -> str:
+    return _quoted("null" if value is None else _converter(type(value))(value))
+
+
+def _quoted(value: str) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_NOT_NUMBERS = {*_WORDS.values()}
+
+_CONVERTERS: dict[type, Callable[..., str]] = {
+    str: str.__str__,
+    bool: lambda value: "true" if value else "false",
+    int: int.__repr__,
+    float: _float,
+    Decimal: _decimal,
+    datetime.datetime: datetime.datetime.isoformat,
+    datetime.date: datetime.date.isoformat,
+    datetime.time: datetime.time.isoformat,
+    datetime.timedelta: _duration,
+    bytes: _bytes,
+    bytearray: _bytes,
+    memoryview: _bytes,
+    uuid.UUID: str,
+    list: _json,
+    tuple: _json,
+    dict: _json,
+}
+
+
+def _converter(kind: type) -> Callable[..., str]:
+    """What writes a *kind* that is not None's; a subclass is written as its nearest base."""
+    return next((_CONVERTERS[base] for base in kind.__mro__ if base in _CONVERTERS), str)
+
+
+def _column(values: Sequence[object]) -> Sequence[Cell]:
+    """``map(text, values)``, but asking once and not for every value what is to be done."""
+    kinds = set(map(type, values))
+    has_none = type(None) in kinds
+    kinds.discard(type(None))
+    if len(kinds) > 1:
+        return [text(value) for value in values]
+    if not kinds or kinds == {str}:
+        return values  # type: ignore[return-value]  # that is what the condition says
+    convert = _converter(kinds.pop())
+    if has_none:
+        return [None if value is None else convert(value) for value in values]
+    return list(map(convert, values))
+
+
+class Rows(Protocol):
+    """What is asked of a result: ``driver.Result``, which this layer does not know."""
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def streaming(self) -> bool: ...
+    def fetch(self, limit: int, /) -> Sequence[Sequence[object]]: ...
+    def close(self) -> None: ...
+
+
+class TextRows:
+    """A ``driver.TextResult`` over a ``driver.Result``: each row one JSON object."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._failure: QueryError | None = None
+        self._write: Callable[[Iterable[Sequence[Cell]]], list[str]] | None = None
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]:
+        return self._rows.columns
+
+    @property
+    def count(self) -> int:
+        return self._rows.count
+
+    @property
+    def streaming(self) -> bool:
+        return self._rows.streaming
+
+    def fetch(self, limit: int, /) -> list[str]:
+        """As ``driver.TextResult.fetch``.
+
+        Raises:
+            QueryError: a value or a column's name has no text. So does every later call:
+                to go on behind the failed rows would be to lose them quietly.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._fetch(limit)
+        except UnicodeEncodeError as exc:
+            self._failure = QueryError(f"a value is not valid Unicode: {exc}")
+            raise self._failure from exc
+        except RecursionError as exc:
+            self._failure = QueryError("a value is nested too deep to be written")
+            raise self._failure from exc
+        except ValueError as exc:  # an int beyond sys.set_int_max_str_digits
+            self._failure = QueryError(f"a value cannot be written: {exc}")
+            raise self._failure from exc
+
+    def close(self) -> None:
+        self._rows.close()
+
+    def _fetch(self, limit: int) -> list[str]:
+        rows = self._rows.fetch(limit)
+        if not rows:
+            return []
+        if not self._rows.columns:
+            return ["{}"] * len(rows)
+        if self._write is None:
+            self._write = _row_writer([column.column for column in self._rows.columns])
+        return self._write(zip(*map(_column, zip(*rows, strict=True)), strict=True))
+
+
+def _row_writer(names: list[str]) -> Callable[[Iterable[Sequence[Cell]]], list[str]]:
+    """What writes rows of text as JSON objects, at about 40 ns a cell.
+
+    A struct type made for the columns costs 16 us for ten of them and pays from the tenth row
+    on: it is encoded more than twice as fast as dicts or as text joined in Python.
+    """
+    encoder = msgspec.json.Encoder()
+
+    def lines(rows: Iterable[object]) -> list[str]:
+        # JSON escapes line breaks, so the only ones are those between rows.
+        return encoder.encode_lines(rows).decode().split("\n")[:-1]
+
+    fields = [f"f{number}" for number in range(len(names))]
+    try:
+        row = msgspec.defstruct(
+            "Row",
+            [(field, Cell) for field in fields],
+            rename=dict(zip(fields, names, strict=True)),
+            gc=False,
+        )
+    except ValueError:  # msgspec does not escape the names of fields, and refuses those it should
+        return lambda rows: lines([dict(zip(names, row, strict=True)) for row in rows])
+    return lambda rows: lines(list(starmap(row, rows)))
