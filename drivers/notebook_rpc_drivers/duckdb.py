@@ -1,0 +1,483 @@
+"""DuckDB, inside this process: one database, one cursor of it for each session.
+
+Rows as text are written by the engine (``execute_text``), because Python's ``str`` is slow
+and, for nanoseconds, infinities, nested values and half the other types, wrong.
+
+What it refuses: to run a statement twice, to read Python variables from SQL, and to decide
+by reading the SQL what a statement does: the binder says that.
+
+The text differs from the table of ``sansio/values.py`` in what DuckDB writes as it is: a
+timestamp has a blank for its T, an interval reads ``1 month 2 days``; inside nested values
+blobs keep DuckDB's escapes, short decimals lose their trailing zeros, and the decimals of a
+VARIANT are doubles. Properties are ``database`` (a path; none or ":memory:" is
+a database in memory) and DuckDB's own options: ``threads``, ``memory_limit``, ``access_mode``.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType, token_type
+
+from notebook_rpc.errors import (
+    Cancelled,
+    DatabaseError,
+    DatabaseUnavailable,
+    InvalidParams,
+    NotebookError,
+    QueryError,
+    from_dbapi,
+)
+from notebook_rpc.model import Column, ResultColumn, Table, unique_names
+
+if TYPE_CHECKING:
+    from notebook_rpc.model import Parameters
+
+Row = tuple[Any, ...]
+Bound = list[object] | dict[str, object] | None
+
+# What cannot create, change or drop a table, a view or a column. The list names the safe
+# ones, so that a type we never heard of counts as a change: EXPLAIN ANALYZE runs what it
+# holds, CALL, PRAGMA and LOAD run anything.
+_KEEPS_CATALOG = {StatementType.SELECT, StatementType.INSERT, StatementType.UPDATE}
+_KEEPS_CATALOG |= {StatementType.DELETE, StatementType.MERGE_INTO, StatementType.COPY}
+_KEEPS_CATALOG |= {StatementType.SET, StatementType.VARIABLE_SET, StatementType.PREPARE}
+
+_NESTED = {"struct", "tuple", "list", "array", "map", "union", "variant"}
+
+# Python's datetime has no nanoseconds, and DuckDB gives a time zone only to those who have pytz.
+_NOT_IN_PYTHON = re.compile("TIME ZONE|TIMESTAMPTZ|TIME_NS|TIMESTAMP_NS")
+
+# The excerpt in an error shows the SQL with a row of carets under the place.
+_EXCERPT = re.compile(r"\n\nLINE \d+: [^\n]*\n *\^+")
+
+_TABLES = """
+    SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE NOT internal
+    ORDER BY ALL"""
+_VIEWS = """
+    SELECT database_name, schema_name, view_name FROM duckdb_views() WHERE NOT internal
+    ORDER BY ALL"""
+_COLUMNS = """
+    SELECT database_name, schema_name, table_name, column_name, data_type FROM duckdb_columns()
+    WHERE NOT internal AND ? IN ('', database_name) AND ? IN ('', schema_name)
+      AND ? IN ('', table_name)
+    ORDER BY database_name, schema_name, table_name, column_index"""
+
+
+def _as_text(kind: str, column: str) -> str:
+    """SQL for the text of *column*; *kind* is ``type.id``."""
+    if kind in _NESTED:
+        return f"to_json({column})::VARCHAR"
+    if kind in ("float", "double"):
+        return (
+            f"CASE WHEN isfinite({column}) THEN {column}::VARCHAR WHEN isnan({column}) THEN 'NaN'"
+            f" WHEN {column} > 0 THEN 'Infinity' WHEN {column} < 0 THEN '-Infinity' END"
+        )
+    if kind == "blob":
+        return rf"'\x' || lower(hex({column}))"
+    return f"{column}::VARCHAR"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _text_of(names: list[str], types: list[Any]) -> str:
+    """SQL for a row of the columns c0, c1... as JSON; *names* are distinct."""
+    pairs = (
+        f"{_literal(name)}, {_as_text(kind.id, f'c{number}')}"
+        for number, (name, kind) in enumerate(zip(names, types, strict=True))
+    )
+    return f"json_object({', '.join(pairs)})::VARCHAR"
+
+
+def _values_of(types: list[Any]) -> str | None:
+    """SQL for the columns c0, c1..., as text where Python has no value; None if nowhere."""
+    if not any(_NOT_IN_PYTHON.search(str(kind)) for kind in types):
+        return None
+    return ", ".join(
+        _as_text(kind.id, f"c{number}") if _NOT_IN_PYTHON.search(str(kind)) else f"c{number}"
+        for number, kind in enumerate(types)
+    )
+
+
+def _translated(exc: Exception, before: str = "", after: str = "") -> NotebookError:
+    message = f"{before}{exc}{after}"
+    if isinstance(exc, duckdb.InterruptException):
+        return Cancelled(message)
+    if isinstance(exc, duckdb.FatalException | duckdb.ConnectionException):
+        return DatabaseUnavailable(message)
+    if isinstance(exc, duckdb.OutOfMemoryException):
+        return DatabaseError(message)
+    return type(from_dbapi(exc))(message)
+
+
+def _tokens(sql: str) -> list[tuple[int, bytes]]:
+    """Where each token that is no comment begins, in bytes, and the first 8 bytes of its text."""
+    text = memoryview(sql.encode())
+    found = duckdb.tokenize(sql)  # which takes broken SQL too
+    return [(at, bytes(text[at : at + 8])) for at, kind in found if kind is not token_type.comment]
+
+
+def _holds_several(sql: str) -> bool:
+    ends = [text[:1] == b";" for _, text in _tokens(sql)]
+    return any(end and not another for end, another in pairwise(ends))
+
+
+def _without_semicolon(sql: str) -> str:
+    """*sql*, one statement, up to the semicolon that ends it; it stays in front of a comment."""
+    end = None
+    for at, text in reversed(_tokens(sql)) if ";" in sql else []:
+        if text[:1] != b";":
+            break
+        end = at
+    return sql.encode()[:end].decode()
+
+
+def _begins(statement: Statement) -> bool:
+    _, text = _tokens(statement.query)[0]
+    return text.upper().startswith((b"BEGIN", b"START"))
+
+
+class _Result:
+    """Rows to come: from the engine as they are asked for, or from what it has kept."""
+
+    def __init__(
+        self,
+        connection: _Connection,
+        columns: list[ResultColumn],
+        fetch: Callable[[int], list[Row]],
+        *,
+        text: bool = False,
+        count: int = -1,
+        streaming: bool = False,
+    ) -> None:
+        self.columns = columns
+        self.count = count
+        self.streaming = streaming
+        self._connection = connection
+        self._fetch: Callable[[int], list[Row]] | None = fetch
+        self._text = text
+        self._ended = False
+        self._failure: NotebookError | None = None
+
+    def fetch(self, limit: int, /) -> list[Any]:
+        if self._failure is not None:
+            raise self._failure  # a second try could look like the end
+        if self._fetch is None:
+            raise QueryError("the result is closed")
+        if self._ended:
+            return []
+        try:
+            with self._connection.calling(), _own_sql_hidden():
+                rows = self._fetch(limit)
+        except NotebookError as failure:
+            self._failure = failure
+            raise
+        if len(rows) < limit:
+            self._ended = True
+            self._release()
+        return [line for (line,) in rows] if self._text else rows
+
+    def close(self) -> None:
+        self._fetch = None
+        self._release()
+
+    def _release(self) -> None:
+        if self.streaming:
+            self.streaming = False
+            self._connection.end_stream()
+
+
+class _Connection:
+    """A session's cursor, and a sibling that is asked for the catalog while a result streams.
+
+    Until a streaming result has ended its connection can do nothing else, and the sibling
+    cannot see temporary or uncommitted objects. So what only the session sees is read just
+    before a stream begins: no statement can change it before the stream has ended.
+    """
+
+    def __init__(self, root: DuckDBPyConnection) -> None:
+        self._root = root
+        self._own = root.cursor()
+        self._sibling: DuckDBPyConnection | None = None
+        self._result: _Result | None = None
+        self._captured: dict[str, list[Row]] = {_TABLES: [], _VIEWS: [], _COLUMNS: []}
+        self._whole = False  # _captured is all there is to see
+        self._stale = False  # _captured is older than the last statement that may have changed it
+        self._in_transaction = False
+        self._changed = False  # the transaction has run such a statement
+        self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
+        self._busy: DuckDBPyConnection | None = None
+        try:  # the engine counts its progress only for a progress bar, drawn or not
+            self._own.execute("SET enable_progress_bar = true")
+            self._own.execute("SET enable_progress_bar_print = false")
+        except duckdb.InvalidInputException:
+            self._counts_progress = False  # lock_configuration
+        else:
+            self._counts_progress = True
+
+    def execute(self, sql: str, parameters: Parameters | None = None, /) -> _Result:
+        return self._run(sql, parameters, text=False)
+
+    def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> _Result:
+        return self._run(sql, parameters, text=True)
+
+    def tables(self) -> list[Table]:
+        return [Table(*row) for row in self._catalog(_TABLES)]
+
+    def views(self) -> list[Table]:
+        return [Table(*row) for row in self._catalog(_VIEWS)]
+
+    def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
+        return [Column(*row) for row in self._catalog(_COLUMNS, catalog, schema, table)]
+
+    def rollback(self) -> bool:
+        self._finish()
+        with self.calling():
+            try:
+                self._own.rollback()
+            except duckdb.TransactionException:
+                return False  # the engine knows better than our bookkeeping
+            finally:
+                self._transaction_ended()
+        return True
+
+    def close(self) -> None:
+        self._finish()
+        with self.calling():
+            self._own.close()  # and with it goes an open transaction
+            if self._sibling is not None:
+                self._sibling.close()
+
+    def interrupt(self) -> None:
+        # Only who is busy: an interrupt that finds a stream between two fetches spoils it.
+        with self._guard:
+            if self._busy is not None:
+                self._busy.interrupt()
+
+    def progress(self) -> float | None:
+        with self._guard:
+            if not self._counts_progress or self._busy is not self._own:
+                return None
+            percent = self._own.query_progress()
+        return None if percent < 0 else min(percent / 100, 1.0)
+
+    @contextmanager
+    def calling(
+        self, on: DuckDBPyConnection | None = None, before: str = "", after: str = ""
+    ) -> Iterator[None]:
+        """Wrap a call of the engine: it can be interrupted, and its errors are ours."""
+        with self._guard:
+            self._busy = on or self._own
+        try:
+            yield
+        except NotebookError:
+            raise
+        # Whatever its class: std::bad_cast comes as a RuntimeError.
+        except Exception as exc:
+            raise _translated(exc, before, after) from exc
+        finally:
+            with self._guard:
+                self._busy = None
+
+    def end_stream(self) -> None:
+        with self.calling():
+            self._own.abort()  # ends the result alone, not a transaction around it
+
+    def _finish(self) -> None:
+        if self._result is not None:
+            self._result.close()
+            self._result = None
+
+    def _parse(self, sql: str) -> list[Statement]:
+        try:
+            sql.encode()
+        except UnicodeEncodeError as exc:
+            raise QueryError(f"the statement is not valid Unicode: {exc}") from exc
+        try:
+            with self.calling():
+                statements = self._own.extract_statements(sql)
+        except QueryError as exc:
+            if not _holds_several(sql):
+                raise
+            raise QueryError(f"{exc} (nothing ran)") from exc.__cause__
+        if not statements:
+            raise QueryError("no statement")
+        return statements
+
+    def _run(self, sql: str, parameters: Parameters | None, *, text: bool) -> _Result:
+        self._finish()
+        statements = self._parse(sql)
+        for number, statement in enumerate(statements, 1):
+            self._note(statement)
+            before = after = ""
+            if len(statements) > 1:
+                before = f"statement {number} of {len(statements)}: "
+                after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
+            with self.calling(before=before, after=after):
+                if number < len(statements):
+                    self._own.execute(statement)
+                    self._own.complete()  # to its last row: nextval() counts them all
+                else:
+                    result = self._last(statement, _bindable(parameters), text=text)
+        self._result = result
+        return result
+
+    def _last(self, statement: Statement, bound: Bound, *, text: bool) -> _Result:
+        relation: DuckDBPyRelation | None = self._own.sql(statement, params=bound)
+        if relation is None:
+            return _Result(self, [], _none, count=0)
+        names, types = unique_names(relation.columns), relation.types
+        columns = [ResultColumn(name, str(kind)) for name, kind in zip(names, types, strict=True)]
+        selected = _text_of(names, types) if text else _values_of(types)
+        aliases = ", ".join(f"c{number}" for number in range(len(names)))
+        if relation.type == "QUERY_RELATION":  # bound, but not run
+            if self._stale:
+                self._capture()
+            if selected is None:
+                self._own.execute(statement, bound)
+            else:
+                query = _without_semicolon(relation.sql_query())
+                wrapped = f"SELECT {selected} FROM ({query}\n) AS r({aliases})"  # noqa: S608
+                with _own_sql_hidden():
+                    self._own.execute(wrapped, bound)
+            return _Result(self, columns, self._own.fetchmany, text=text, streaming=True)
+        # It has run, and must not run again. What it returned is known to this private name
+        # alone: RETURNING x AS "Count" and EXECUTE of a SELECT look just like a count.
+        returned = relation._return_type  # noqa: SLF001
+        if returned != "query_result":
+            counted = relation.fetchall() if returned == "changed_rows" else []
+            return _Result(self, [], _none, count=int(counted[0][0]) if counted else 0)
+        if selected is not None:
+            relation = relation.query("kept", f"SELECT {selected} FROM kept AS r({aliases})")  # noqa: S608
+            assert relation is not None  # noqa: S101  # only what returns no rows gives None
+        rows = relation.iter_rows()
+        first = list(islice(rows, 1))  # from here on they lie in memory and the cursor is free
+        if not first and [(c.column, c.datatype) for c in columns] == [("Success", "BOOLEAN")]:
+            return _Result(self, [], _none, count=0)  # CHECKPOINT
+        rows = chain(first, rows)
+        return _Result(self, columns, lambda limit: list(islice(rows, limit)), text=text)
+
+    def _note(self, statement: Statement) -> None:
+        """Remember what *statement*, which is about to run, may do to the catalog."""
+        if statement.type == StatementType.TRANSACTION:
+            if _begins(statement):
+                self._in_transaction = True
+            else:
+                self._transaction_ended()
+        elif statement.type not in _KEEPS_CATALOG:
+            self._stale = True
+            self._changed = self._in_transaction
+
+    def _transaction_ended(self) -> None:
+        self._stale |= self._changed
+        self._in_transaction = self._changed = False
+
+    def _capture(self) -> None:
+        # A transaction sees what was committed when it began, so its own view is all of it.
+        kept = "" if self._changed else "WHERE database_name = 'temp'"
+        for query in self._captured:
+            every = [""] * query.count("?")
+            found = self._own.execute(f"FROM ({query}) {kept}", every)
+            self._captured[query] = found.fetchall()
+        self._whole = self._changed
+        self._stale = False
+
+    def _catalog(self, query: str, *names: str) -> list[Row]:
+        if self._result is None or not self._result.streaming:
+            with self.calling():
+                return self._own.execute(query, names).fetchall()
+        captured = [
+            row
+            for row in self._captured[query]
+            if all(name in ("", own) for name, own in zip(names, row, strict=False))
+        ]
+        if self._whole:
+            return captured
+        if self._sibling is None:
+            self._sibling = self._root.cursor()
+        with self.calling(self._sibling):
+            committed = self._sibling.execute(query, names).fetchall()
+        return sorted(committed + captured, key=lambda row: row[:3])
+
+
+@contextmanager
+def _own_sql_hidden() -> Iterator[None]:
+    """Cut from errors the excerpt that shows SQL the client never wrote."""
+    try:
+        yield
+    except duckdb.Error as exc:
+        raise type(exc)(_EXCERPT.sub("", str(exc))) from exc
+
+
+def _none(_: int) -> list[Row]:
+    return []
+
+
+def _bindable(parameters: Parameters | None) -> Bound:
+    if isinstance(parameters, Mapping):
+        return dict(parameters)
+    return None if parameters is None else list(parameters)
+
+
+class _Database:
+    def __init__(self, path: str, config: Mapping[str, str]) -> None:
+        self._path = path
+        self._read_only = config.get("access_mode", "").lower() == "read_only"
+        # A SELECT from a name that is no table would look for a variable of that name in us.
+        config = {"python_enable_replacements": "false", **config}
+        try:
+            self._root = duckdb.connect(path, config=dict(config))
+        except duckdb.Error as exc:
+            _blame_an_option(config)
+            raise DatabaseUnavailable(str(exc)) from exc
+
+    @property
+    def description(self) -> str:
+        return "DuckDB in memory" if self._in_memory else f"DuckDB {self._path}"
+
+    @property
+    def _in_memory(self) -> bool:
+        return self._path.startswith(":memory:")
+
+    def connect(self) -> _Connection:
+        try:
+            return _Connection(self._root)
+        except duckdb.Error as exc:
+            raise DatabaseUnavailable(str(exc)) from exc
+
+    def close(self) -> None:
+        try:
+            if not self._in_memory and not self._read_only:
+                self._root.execute("CHECKPOINT")
+        except duckdb.Error as exc:
+            raise _translated(exc) from exc
+        finally:
+            self._root.close()
+
+
+def _blame_an_option(config: Mapping[str, str]) -> None:
+    """Raise for the first option a database in memory refuses too; some errors do not name it."""
+    for key, value in config.items():
+        try:
+            duckdb.connect(":memory:", config={key: value}).close()
+        except duckdb.CatalogException:
+            continue  # access_mode=READ_ONLY, which makes no sense in memory
+        except duckdb.Error as exc:
+            raise InvalidParams(f"property {key}: {exc}") from exc
+
+
+class _Driver:
+    def open(self, properties: Mapping[str, str], /) -> _Database:
+        config = {key: value for key, value in properties.items() if key != "database"}
+        return _Database(properties.get("database") or ":memory:", config)
+
+
+DRIVER = _Driver()

@@ -1,0 +1,406 @@
+"""A database that does what it is told: for tests of everything above the drivers, and for
+authors of clients, who want an error, a hanging query or a huge row at will.
+
+Statements are separated by semicolons, comments begin with ``--``, and the case of words does
+not matter::
+
+    rows N [NAME ...]              N rows of numbers; names may repeat
+    columns N                      one row of N columns, c1 to cN
+    empty N                        N rows without columns
+    big BYTES                      one row with a text of that length
+    types                          one row with a value of every type
+    echo                           one row with the bound parameters
+    count N                        no rows; says that it touched N
+    error MESSAGE                  fails
+    error after N rows MESSAGE     gives N rows, then fails
+    wait [TIMES]                   until it has been interrupted so many times (once)
+    wait after N rows              gives N rows, then waits as above
+    wait on close                  one row; to close the result waits as above
+    error on close MESSAGE         one row; to close the result fails
+    select NAME, ... from TABLE    rows of orders, users or the view paid; * is all columns
+    create [temp] table NAME (COLUMN TYPE, ...)   makes an empty table
+    begin, commit, rollback        as elsewhere; rollback undoes create
+
+The property ``fail`` names methods, with commas between them, that fail: ``connect``,
+``fetch``, ``close``, ``database.close`` and so on.
+
+An interrupt that finds nobody waiting is lost, as it is with real databases. Rows before an
+error are given first. Tests can do more with ``FakeDatabase``: script it, look at its calls,
+and hold any of them at a ``Gate``. It refuses to sleep and to read a clock.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from notebook_rpc.errors import (
+    Cancelled,
+    DatabaseUnavailable,
+    InvalidParams,
+    NotebookError,
+    QueryError,
+)
+from notebook_rpc.model import Column, ResultColumn, Table, unique_names
+
+if TYPE_CHECKING:
+    from notebook_rpc.model import Parameters
+
+Row = tuple[Any, ...]
+Columns = list[tuple[str, str]]  # name, type
+Tables = dict[str, Columns]
+
+_TABLES: dict[str, tuple[Columns, list[Row]]] = {
+    "orders": (
+        [("id", "INTEGER"), ("customer", "INTEGER"), ("amount", "DECIMAL")],
+        [(1, 1, Decimal("19.90")), (2, 1, Decimal("5.00")), (3, 2, None)],
+    ),
+    "users": (
+        [("id", "INTEGER"), ("name", "VARCHAR"), ("since", "DATE")],
+        [(1, "Ada", datetime.date(1843, 9, 5)), (2, 'O"Neil\\', datetime.date(1970, 1, 1))],
+    ),
+    "paid": (
+        [("id", "INTEGER"), ("amount", "DECIMAL")],
+        [(1, Decimal("19.90")), (2, Decimal("5.00"))],
+    ),
+}
+_VIEWS = {"paid"}
+
+_TYPES: dict[str, object] = {
+    "nothing": None,
+    "bool": True,
+    "int": 2**70,
+    "float": float("-inf"),
+    "decimal": Decimal("0.10"),
+    "text": 'a\u00e9\U0001f986\n"\\',
+    "bytes": b"\x00ab",
+    "date": datetime.date(2026, 2, 28),
+    "time": datetime.time(23, 59, 58, 5),
+    "timestamp": datetime.datetime(2026, 2, 28, 1, 2, 3, tzinfo=datetime.UTC),
+    "interval": datetime.timedelta(days=1, seconds=1.5),
+    "uuid": uuid.UUID(int=1),
+    "nested": [1, Decimal("0.10"), {"a": None}],
+}
+
+
+@dataclass
+class Gate:
+    """Holds the call that comes to it until it is opened; ``reached`` tells that one has."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def pass_through(self) -> None:
+        self.reached.set()
+        self.opened.wait()
+
+
+def _nothing() -> None:
+    """How most results end."""
+
+
+@dataclass
+class _Plan:
+    """What a statement returns, and what happens after the last row and on close."""
+
+    columns: Columns = field(default_factory=list)
+    rows: Iterable[Row] = ()
+    count: int = -1
+    at_end: Callable[[], None] = _nothing
+    on_close: Callable[[], None] = _nothing
+
+
+class FakeResult:
+    def __init__(self, connection: FakeConnection, plan: _Plan) -> None:
+        names = unique_names(name for name, _ in plan.columns)
+        self.columns = [
+            ResultColumn(name, kind) for name, (_, kind) in zip(names, plan.columns, strict=True)
+        ]
+        self.count = plan.count
+        self.streaming = plan.count < 0
+        self._connection = connection
+        self._plan = plan
+        self._rows = iter(plan.rows)
+        self._closed = False
+        self._failure: NotebookError | None = None
+
+    def fetch(self, limit: int, /) -> list[Row]:
+        self._connection.arrive("fetch", str(limit))
+        if self._failure is not None:
+            raise self._failure
+        if self._closed:
+            raise QueryError("the result is closed")
+        rows = list(islice(self._rows, limit))
+        if not rows and self.streaming:
+            try:
+                self._plan.at_end()
+            except NotebookError as failure:
+                self._failure = failure
+                raise
+            self.streaming = False
+        return rows
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed, self.streaming = True, False
+            self._connection.arrive("finish")
+            self._plan.on_close()
+
+
+class FakeConnection:
+    """``calls`` has every call in order, arguments behind the name: "execute rows 3"."""
+
+    def __init__(self, database: FakeDatabase) -> None:
+        self.calls: list[str] = []
+        self.interrupts = 0
+        self.in_transaction = False
+        self.closed = False
+        self._database = database
+        self._result: FakeResult | None = None
+        self._temporary: Tables = {}
+        self._uncommitted: list[tuple[Tables, str, Columns]] = []  # where they will belong
+        self._woken = threading.Semaphore(0)
+
+    def arrive(self, call: str, detail: str = "") -> None:
+        """Record a call, stop at its gate, fail if it shall."""
+        self.calls.append(f"{call} {detail}".rstrip())
+        self._database.arrive(call)
+
+    def execute(self, sql: str, parameters: Parameters | None = None, /) -> FakeResult:
+        self.arrive("execute", sql)
+        self._finish()
+        scripted = self._database.script.get(sql, sql)
+        if isinstance(scripted, NotebookError):
+            raise scripted
+        without_comments = re.sub("--[^\n]*", "", scripted)
+        statements = [part.strip() for part in without_comments.split(";") if part.strip()]
+        if not statements:
+            raise QueryError("no statement")
+        plan = _Plan()
+        for number, statement in enumerate(statements, 1):
+            try:
+                plan = self._plan(statement, parameters)
+            except NotebookError as exc:
+                if len(statements) == 1:
+                    raise
+                after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
+                message = f"statement {number} of {len(statements)}: {exc}{after}"
+                raise type(exc)(message) from exc
+        self._result = FakeResult(self, plan)
+        return self._result
+
+    def tables(self) -> list[Table]:
+        self.arrive("tables")
+        names = {*_TABLES, *self._visible()} - _VIEWS
+        return [Table("fake", "main", name) for name in sorted(names)]
+
+    def views(self) -> list[Table]:
+        self.arrive("views")
+        return [Table("fake", "main", name) for name in sorted(_VIEWS)]
+
+    def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
+        self.arrive("columns", f"{catalog} {schema} {table}")
+        if catalog not in ("", "fake") or schema not in ("", "main"):
+            return []
+        described = {name: columns for name, (columns, _) in _TABLES.items()}
+        described |= self._visible()
+        return [
+            Column("fake", "main", name, column, kind)
+            for name, columns in sorted(described.items())
+            for column, kind in columns
+            if table in ("", name)
+        ]
+
+    def rollback(self) -> bool:
+        self.arrive("rollback")
+        self._finish()
+        was_in_transaction = self.in_transaction
+        self._end_transaction(keep=False)
+        return was_in_transaction
+
+    def close(self) -> None:
+        self.arrive("close")
+        self._finish()
+        self.closed = True
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+        self._woken.release()
+
+    def _finish(self) -> None:
+        result, self._result = self._result, None
+        if result is not None:
+            result.close()
+
+    def _wait(self, times: int = 1) -> None:
+        self._woken = threading.Semaphore(0)  # a new one: what came too early is lost
+        self._database.waiting.set()
+        for _ in range(times):
+            self._woken.acquire()
+        raise Cancelled("interrupted")
+
+    def _visible(self) -> Tables:
+        uncommitted = {name: columns for _, name, columns in self._uncommitted}
+        return {**self._database.created, **self._temporary, **uncommitted}
+
+    def _create(self, statement: str, *, temporary: bool) -> None:
+        head, _, described = statement.partition("(")
+        columns = [column.strip(" )").partition(" ") for column in described.split(",")]
+        owner = self._temporary if temporary else self._database.created
+        named = [(name, kind.strip().upper()) for name, _, kind in columns if name]
+        self._uncommitted.append((owner, head.split()[-1], named))
+        if not self.in_transaction:
+            self._end_transaction(keep=True)
+
+    def _end_transaction(self, *, keep: bool) -> None:
+        for owner, name, columns in self._uncommitted if keep else []:
+            owner[name] = columns
+        self._uncommitted = []
+        self.in_transaction = False
+
+    def _plan(self, statement: str, parameters: Parameters | None) -> _Plan:
+        """Do what *statement* says, as far as it is to be done before the first row."""
+        said = statement.split()
+        words = [int(word) if word.isdecimal() else word.lower() for word in said]
+        match words:
+            case ["rows", int(n)]:
+                return _counting(n, ["n"])
+            case ["rows", int(n), *_]:
+                return _counting(n, said[2:])
+            case ["columns", int(n)]:
+                return _counting(1, [f"c{number}" for number in range(1, n + 1)])
+            case ["empty", int(n)]:
+                return _Plan(rows=((),) * n)
+            case ["big", int(n)]:
+                return _Plan([("big", "VARCHAR")], [("x" * n,)])
+            case ["types"]:
+                columns = [(name, type(value).__name__) for name, value in _TYPES.items()]
+                return _Plan(columns, [tuple(_TYPES.values())])
+            case ["echo"]:
+                items = (
+                    parameters.items()
+                    if isinstance(parameters, Mapping)
+                    else enumerate(parameters or (), 1)
+                )
+                given = [(str(name), value) for name, value in items]
+                return _Plan([(name, "") for name, _ in given], [tuple(v for _, v in given)])
+            case ["count", int(n)]:
+                return _Plan(count=n)
+            case ["error", "after", int(n), "rows", *_]:
+                return _counting(n, ["n"], at_end=lambda: _fail(said[4:]))
+            case ["error", "on", "close", *_]:
+                return _counting(1, ["n"], on_close=lambda: _fail(said[3:]))
+            case ["error", *_]:
+                _fail(said[1:])
+            case ["wait", "after", int(n), "rows"]:
+                return _counting(n, ["n"], at_end=self._wait)
+            case ["wait", "on", "close"]:
+                return _counting(1, ["n"], on_close=self._wait)
+            case ["wait"]:
+                self._wait()
+            case ["wait", int(times)]:
+                self._wait(times)
+            case ["begin"]:
+                self.in_transaction = True
+                return _Plan(count=0)
+            case ["commit" | "rollback" as end]:
+                self._end_transaction(keep=end == "commit")
+                return _Plan(count=0)
+            case ["create", "table", str(_), *_] | ["create", "temp", "table", str(_), *_]:
+                self._create(statement, temporary=words[1] == "temp")
+                return _Plan(count=0)
+            case ["select", *_, "from", str(table)] if table in _TABLES:
+                return _selected(" ".join(said[1:-2]), table)
+        raise QueryError(f"not understood: {statement}")
+
+
+def _counting(
+    rows: int,
+    names: list[str],
+    at_end: Callable[[], None] = _nothing,
+    on_close: Callable[[], None] = _nothing,
+) -> _Plan:
+    """Rows of numbers; the first column counts from 1, the next one from 2."""
+    columns = [(name, "INTEGER") for name in names]
+    numbers = (tuple(range(row, row + len(names))) for row in range(1, rows + 1))
+    return _Plan(columns, numbers, at_end=at_end, on_close=on_close)
+
+
+def _selected(names: str, table: str) -> _Plan:
+    columns, rows = _TABLES[table]
+    places = {name: place for place, (name, _) in enumerate(columns)}
+    wanted = list(places) if names == "*" else [name.strip() for name in names.split(",")]
+    unknown = next((name for name in wanted if name not in places), None)
+    if unknown is not None:
+        raise QueryError(f"{table} has no column {unknown}")
+    return _Plan(
+        [columns[places[name]] for name in wanted],
+        [tuple(row[places[name]] for name in wanted) for row in rows],
+    )
+
+
+def _fail(message: list[str]) -> NoReturn:
+    raise QueryError(" ".join(message))
+
+
+class FakeDatabase:
+    """The database behind the connections, and what a test may do to it.
+
+    ``script`` maps an SQL text to another one to run in its place, or to an error to raise.
+    ``gates`` and ``failures`` go by the name of the call: a method of ``driver.Connection``,
+    ``fetch``, ``finish`` (the close of a result), ``connect`` or ``database.close``. All three
+    may be changed while it is in use. ``waiting`` is set whenever a call begins to wait.
+    """
+
+    description = "a fake"
+
+    def __init__(
+        self,
+        script: Mapping[str, str | NotebookError] | None = None,
+        *,
+        gates: Mapping[str, Gate] | None = None,
+        failures: Mapping[str, NotebookError] | None = None,
+    ) -> None:
+        self.script = dict(script or {})
+        self.gates = dict(gates or {})
+        self.failures = dict(failures or {})
+        self.waiting = threading.Event()
+        self.connections: list[FakeConnection] = []
+        self.created: Tables = {}
+        self.closed = False
+
+    def connect(self) -> FakeConnection:
+        self.arrive("connect")
+        connection = FakeConnection(self)
+        self.connections.append(connection)
+        return connection
+
+    def close(self) -> None:
+        self.arrive("database.close")
+        self.closed = True
+
+    def arrive(self, call: str) -> None:
+        if gate := self.gates.get(call):
+            gate.pass_through()
+        if failure := self.failures.get(call):
+            raise failure
+
+
+class _Driver:
+    def open(self, properties: Mapping[str, str], /) -> FakeDatabase:
+        unknown = sorted(properties.keys() - {"fail", "database"})
+        if unknown:
+            raise InvalidParams(f"property {unknown[0]}: the fake takes fail and database")
+        failing = filter(None, properties.get("fail", "").split(","))
+        failures = {call: DatabaseUnavailable(f"{call} fails, as it was told") for call in failing}
+        return FakeDatabase(failures=failures)
+
+
+DRIVER = _Driver()

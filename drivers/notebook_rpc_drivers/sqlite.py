@@ -1,0 +1,339 @@
+"""SQLite, inside this process: a connection of its own for each session.
+
+SQLite has no catalogs, so ``catalog`` is always ""; ``schema`` is the name a file is attached
+under: main, temp, or what ATTACH said. Results have no column types, because the module
+does not tell them and SQLite's values carry their own. Text that is not UTF-8, which SQLite
+stores without a word, comes as bytes.
+
+What it refuses: to change the journal mode of somebody's file, and to let SQLite sleep while
+the file is locked, because that sleep cannot be interrupted.
+
+Properties: ``database``, a path; none or ":memory:" is a database in memory, shared by the
+sessions. ``mode``: ro, rw or rwc (the default, which creates the file). ``timeout``: how many
+seconds to wait for a lock; 5 if not given.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import time
+import uuid
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from notebook_rpc.errors import (
+    Cancelled,
+    DatabaseError,
+    DatabaseUnavailable,
+    InvalidParams,
+    NotebookError,
+    QueryError,
+)
+from notebook_rpc.model import Column, ResultColumn, Table, unique_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from notebook_rpc.model import Parameters
+
+Row = tuple[Any, ...]
+
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_NOT_THE_STATEMENT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+_LONGEST_NAP = 0.05  # seconds between two tries for a lock
+
+# One match is a string, a quoted name or a comment, or a semicolon. SQLite knows all these too,
+# but to ask it at every semicolon of a long string would take quadratic time. As in SQLite, a
+# comment may stay open, but "/*" as the very last thing is none.
+_SKIPPED_OR_END = re.compile(
+    r"""'[^']*(?:'|\Z) | "[^"]*(?:"|\Z) | `[^`]*(?:`|\Z) | \[[^\]]*(?:\]|\Z)
+    | --[^\n]* | /\*(?!\Z).*?(?:\*/|\Z) | ;""",
+    re.DOTALL | re.VERBOSE,
+)
+_NOTHING = re.compile(r"(?:[\s;]|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))*+", re.DOTALL)
+_RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
+
+
+def split(sql: str) -> list[str]:
+    """The statements of *sql*. SQLite itself says where one ends: a trigger holds semicolons."""
+    statements = []
+    start = 0
+    for match in _SKIPPED_OR_END.finditer(sql):
+        if match[0] == ";" and sqlite3.complete_statement(sql[start : match.end()]):
+            statements.append(sql[start : match.end()])
+            start = match.end()
+    statements.append(sql[start:])
+    return [statement for statement in statements if not _NOTHING.fullmatch(statement)]
+
+
+def _decoded(text: bytes) -> str | bytes:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text
+
+
+def _code(exc: Exception) -> int:
+    """SQLite's primary result code; 0 if the error is Python's."""
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF
+
+
+def _translated(exc: Exception, before: str = "", after: str = "") -> NotebookError:
+    message = f"{before}{exc}{after}"
+    code = _code(exc)
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return Cancelled(message)
+    if code in _LOCKED | _NOT_THE_STATEMENT:
+        return DatabaseError(message)
+    return QueryError(message)
+
+
+class _Result:
+    """A cursor with rows to come, or the rows themselves."""
+
+    def __init__(
+        self,
+        connection: _Connection,
+        columns: list[ResultColumn],
+        cursor: sqlite3.Cursor,
+        *,
+        count: int = -1,
+        held: list[Row] | None = None,
+    ) -> None:
+        self.columns = columns
+        self.count = count
+        self._connection = connection
+        self._cursor = cursor
+        self._held = deque(held) if held is not None else None
+        self._ended = not columns
+        self._closed = False
+        self._failure: NotebookError | None = None
+
+    @property
+    def streaming(self) -> bool:
+        return not self._ended and self._held is None
+
+    def fetch(self, limit: int, /) -> list[Row]:
+        if self._failure is not None:
+            raise self._failure  # SQLite would begin again, or say "no more rows"
+        if self._closed:
+            raise QueryError("the result is closed")
+        if self._held is not None:
+            return [self._held.popleft() for _ in range(min(limit, len(self._held)))]
+        if self._ended:
+            return []
+        try:
+            with self._connection.calling():
+                rows: list[Row] = self._cursor.fetchmany(limit)
+        except NotebookError as failure:
+            self._failure = failure
+            raise
+        self._ended = len(rows) < limit
+        return rows
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = self._ended = True
+            self._held = None
+            self._cursor.close()
+
+
+class _Connection:
+    def __init__(self, uri: str, patience: float) -> None:
+        self._patience = patience
+        self._result: _Result | None = None
+        self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
+        self._busy = False
+        self._interrupted = threading.Event()
+        with self.calling():
+            # timeout=0: SQLite's own waiting for a lock cannot be interrupted.
+            self._db = sqlite3.connect(
+                uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            self._db.text_factory = _decoded
+
+    def execute(self, sql: str, parameters: Parameters | None = None, /) -> _Result:
+        self._finish()
+        try:
+            sql.encode()
+        except UnicodeEncodeError as exc:
+            raise QueryError(f"the statement is not valid Unicode: {exc}") from exc
+        if "\0" in sql:
+            raise QueryError("the statement contains a null character")
+        statements = split(sql)
+        if not statements:
+            raise QueryError("no statement")
+        for number, statement in enumerate(statements, 1):
+            before = after = ""
+            if len(statements) > 1:
+                before = f"statement {number} of {len(statements)}: "
+                after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
+            with self.calling(before, after):
+                if number < len(statements):
+                    deque(self._patiently(statement), maxlen=0)  # to its last row
+                else:
+                    self._result = self._last(statement, parameters)
+        assert self._result is not None  # noqa: S101  # there was a last statement
+        return self._result
+
+    def tables(self) -> list[Table]:
+        return self._objects("table")
+
+    def views(self) -> list[Table]:
+        return self._objects("view")
+
+    def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
+        if catalog:
+            return []
+        found = []
+        for owner in sorted(self.tables() + self.views()):
+            if schema in ("", owner.schema) and table in ("", owner.table):
+                found += self._columns_of(owner)
+        return found
+
+    def rollback(self) -> bool:
+        self._finish()
+        if not self._db.in_transaction:
+            return False
+        with self.calling():
+            self._db.execute("ROLLBACK")
+        return True
+
+    def close(self) -> None:
+        self._finish()
+        with self.calling():
+            self._db.close()  # and with it goes an open transaction
+
+    def interrupt(self) -> None:
+        # Only who is busy: an interrupt that finds a result between two fetches spoils it.
+        with self._guard:
+            if self._busy:
+                self._interrupted.set()
+                self._db.interrupt()
+
+    @contextmanager
+    def calling(self, before: str = "", after: str = "") -> Iterator[None]:
+        """Wrap a call of SQLite: it can be interrupted, and its errors are ours."""
+        with self._guard:
+            self._interrupted.clear()
+            self._busy = True
+        try:
+            yield
+        # The last two are about parameters: an int of more than 64 bits, half a surrogate pair.
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
+            raise _translated(exc, before, after) from exc
+        finally:
+            with self._guard:
+                self._busy = False
+
+    def _finish(self) -> None:
+        if self._result is not None:
+            self._result.close()
+            self._result = None
+
+    def _patiently(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
+        """Run *statement*, trying again while what it needs is locked by somebody else."""
+        started = time.monotonic()
+        nap = 0.001
+        while True:
+            try:
+                return self._db.execute(statement, parameters)
+            except sqlite3.OperationalError as exc:
+                waited = time.monotonic() - started
+                # A snapshot that is too old stays too old, whatever the others do.
+                hopeless = exc.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT
+                if _code(exc) not in _LOCKED or hopeless or waited >= self._patience:
+                    raise
+                if self._interrupted.wait(min(nap, self._patience - waited)):
+                    raise Cancelled("interrupted while waiting for a lock") from exc
+                nap = min(2 * nap, _LONGEST_NAP)
+
+    def _last(self, statement: str, parameters: Parameters | None) -> _Result:
+        changes = self._db.total_changes
+        bound = () if parameters is None else parameters
+        cursor = self._patiently(statement, bound)
+        if cursor.description is None:
+            count = cursor.rowcount  # -1 for DDL, but also for WITH ... INSERT
+            if count < 0:
+                touched = self._db.total_changes != changes
+                count = self._db.execute("SELECT changes()").fetchone()[0] if touched else 0
+            return _Result(self, [], cursor, count=count)
+        names = unique_names(name for name, *_ in cursor.description)
+        # An INSERT ... RETURNING is committed when its last row has been read, and holds the
+        # lock until then. The word elsewhere in a statement costs no more than memory.
+        held = cursor.fetchall() if _RETURNING.search(statement) else None
+        return _Result(self, [ResultColumn(name, "") for name in names], cursor, held=held)
+
+    def _ask(self, query: str, *parameters: str) -> list[Row]:
+        with self.calling():
+            return self._patiently(query, parameters).fetchall()
+
+    def _objects(self, kind: str) -> list[Table]:
+        found = []
+        for _, schema, _ in self._ask("PRAGMA database_list"):
+            quoted = schema.replace('"', '""')
+            query = rf"""SELECT name FROM "{quoted}".sqlite_master
+                WHERE type = ? AND name NOT LIKE 'sqlite\_%' ESCAPE '\'"""  # noqa: S608
+            found += [Table("", schema, name) for (name,) in self._ask(query, kind)]
+        return sorted(found)
+
+    def _columns_of(self, owner: Table) -> list[Column]:
+        query = "SELECT name, type FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid"
+        try:
+            rows = self._ask(query, owner.table, owner.schema)
+        except QueryError:
+            return []  # a view of a table that is gone must not hide all the others
+        return [Column("", owner.schema, owner.table, name, kind) for name, kind in rows]
+
+
+class _Database:
+    def __init__(self, path: str, mode: str, patience: float) -> None:
+        self._path = path
+        self._patience = patience
+        if path == ":memory:":
+            self._uri = f"file:/{uuid.uuid4().hex}?vfs=memdb"
+        else:
+            self._uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
+        # In memory, a database lives as long as a connection to it. Elsewhere this one finds
+        # out at once what SQLite would notice with the first statement.
+        self._first = self.connect()
+        try:
+            self._first.execute("PRAGMA schema_version").close()
+        except NotebookError as exc:
+            self._first.close()
+            raise DatabaseUnavailable(f"{path}: {exc}") from exc.__cause__
+
+    @property
+    def description(self) -> str:
+        return "SQLite in memory" if self._path == ":memory:" else f"SQLite {self._path}"
+
+    def connect(self) -> _Connection:
+        try:
+            return _Connection(self._uri, self._patience)
+        except NotebookError as exc:
+            raise DatabaseUnavailable(f"{self._path}: {exc}") from exc.__cause__
+
+    def close(self) -> None:
+        self._first.close()  # the last to close a file in WAL mode checkpoints it
+
+
+class _Driver:
+    def open(self, properties: Mapping[str, str], /) -> _Database:
+        given = dict(properties)
+        path = given.pop("database", "") or ":memory:"
+        mode = given.pop("mode", "rwc")
+        timeout = given.pop("timeout", "5")
+        if given:
+            raise InvalidParams(f"property {min(given)}: SQLite takes database, mode and timeout")
+        if mode not in ("ro", "rw", "rwc"):
+            raise InvalidParams(f"property mode: {mode!r} is none of ro, rw, rwc")
+        if not re.fullmatch(r"\d{1,9}(\.\d*)?", timeout, re.ASCII):
+            raise InvalidParams(f"property timeout: {timeout!r} is no number of seconds")
+        return _Database(path, mode, float(timeout))
+
+
+DRIVER = _Driver()
