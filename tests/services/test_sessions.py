@@ -1,0 +1,343 @@
+"""Sessions over the fake database: legality, order, cancelling, and what failures leave."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from notebook_rpc.errors import Cancelled, NotebookError, QueryError, WrongState
+from notebook_rpc.services.sessions import Session
+from notebook_rpc.services.workers import Workers
+from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+CAP = 1 << 20
+
+
+class Room:
+    """A session, and the fake database behind it."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.database = FakeDatabase()
+        self.connection: FakeConnection = self.database.connect()
+        self.session = Session(self.connection, workers, CAP)
+
+    async def rows(self, limit: int) -> list[dict[str, str | None]]:
+        return decoded(await self.session.page(limit))
+
+    async def state(self) -> str:
+        return self.session.progress().state
+
+    async def waiting(self) -> None:
+        """Until a statement waits to be interrupted."""
+        await happens(self.database.waiting)
+
+
+def decoded(page: Sequence[bytes]) -> list[dict[str, str | None]]:
+    rows: list[dict[str, str | None]] = json.loads(b"".join(page))
+    return rows
+
+
+async def happens(event: threading.Event) -> None:
+    with trio.fail_after(5):
+        await trio.to_thread.run_sync(event.wait, 5)
+    assert event.is_set()
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    workers = Workers(limit=4, spare=2)
+    room = Room(workers)
+    yield room
+    await room.session.close()
+    workers.close()
+
+
+@asynccontextmanager
+async def running(work: Callable[[], Awaitable[Any]]) -> AsyncIterator[list[BaseException | None]]:
+    """Run *work* beside the block; how it ended is in the list afterwards."""
+    outcome: list[BaseException | None] = []
+
+    async def call() -> None:
+        try:
+            await work()
+        except NotebookError as exc:
+            outcome.append(exc)
+        else:
+            outcome.append(None)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        yield outcome
+
+
+async def test_a_query_from_execute_to_finish(room: Room) -> None:
+    await room.session.execute("rows 250 n m")
+    assert [column.column for column in await room.session.metadata()] == ["n", "m"]
+    assert await room.session.count() == -1
+    pages = [len(await room.rows(100)) for _ in range(4)]
+    assert pages == [100, 100, 50, 0]
+    await room.session.finish()
+    assert await room.state() == "NoActive"
+
+
+async def test_a_statement_without_rows(room: Room) -> None:
+    await room.session.execute("count 7")
+    assert await room.session.metadata() == []
+    assert await room.session.count() == 7
+    assert await room.rows(5) == []
+
+
+async def test_the_catalog_is_there_in_both_states(room: Room) -> None:
+    for _ in range(2):
+        assert {table.table for table in await room.session.tables(list)} >= {"orders", "users"}
+        assert [view.table for view in await room.session.views(list)] == ["paid"]
+        assert len(await room.session.columns("", "", "users", list)) == 3
+        if await room.state() == "NoActive":
+            await room.session.execute("rows 3")
+    assert len(await room.rows(10)) == 3
+
+
+async def test_the_catalog_is_rendered_on_a_worker(room: Room) -> None:
+    def render(_: object) -> str:
+        return threading.current_thread().name
+
+    for call in (
+        room.session.tables(render),
+        room.session.views(render),
+        room.session.columns("", "", "", render),
+    ):
+        assert (await call).startswith("notebook-rpc-worker")
+
+
+async def test_a_call_in_the_wrong_state_never_reaches_the_database(room: Room) -> None:
+    with pytest.raises(WrongState):
+        await room.session.page(1)
+    with pytest.raises(WrongState):
+        await room.session.finish()
+    await room.session.execute("rows 1")
+    before = list(room.connection.calls)
+    with pytest.raises(WrongState):
+        await room.session.execute("rows 2")
+    with pytest.raises(WrongState):
+        await room.session.quit()
+    assert room.connection.calls == before
+
+
+async def test_after_quit_nothing_is_legal(room: Room) -> None:
+    await room.session.quit()
+    with pytest.raises(WrongState):
+        await room.session.tables(list)
+
+
+async def test_execute_reads_the_first_page_ahead(room: Room) -> None:
+    await room.session.execute("rows 10")
+    before = list(room.connection.calls)
+    await room.session.metadata()
+    assert len(await room.rows(100)) == 10
+    assert await room.rows(100) == []
+    assert room.connection.calls == before
+
+
+async def test_a_failed_execute_leaves_no_active(room: Room) -> None:
+    with pytest.raises(QueryError, match="wrong"):
+        await room.session.execute("error wrong")
+    assert await room.state() == "NoActive"
+
+
+async def test_an_error_in_the_first_rows_is_the_executes(room: Room) -> None:
+    with pytest.raises(QueryError, match="late"):
+        await room.session.execute("error after 3 rows late")
+    assert await room.state() == "NoActive"
+    assert "finish" in room.connection.calls  # the result was closed
+
+
+async def test_a_failed_page_leaves_active_so_that_finish_works(room: Room) -> None:
+    await room.session.execute("error after 150 rows late")
+    assert len(await room.rows(100)) == 100
+    with pytest.raises(QueryError, match="late"):
+        await room.rows(100)
+    assert await room.state() == "Active"
+    await room.session.finish()
+    assert await room.state() == "NoActive"
+
+
+async def test_a_failed_finish_leaves_no_active(room: Room) -> None:
+    await room.session.execute("error on close broken")
+    with pytest.raises(QueryError, match="broken"):
+        await room.session.finish()
+    await room.session.execute("rows 1")
+
+
+# Order
+
+
+async def test_calls_run_one_at_a_time_in_order_of_arrival(room: Room) -> None:
+    gate = room.database.gates["views"] = Gate()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(room.session.views, list)
+        await happens(gate.reached)
+        for table in "abc":
+            nursery.start_soon(room.session.columns, "", "", table, list)
+            await trio.testing.wait_all_tasks_blocked()
+        assert room.session.progress().waiting == 3
+        assert room.connection.calls == ["views"]
+        gate.opened.set()
+    names = [call.split()[-1] for call in room.connection.calls[1:]]
+    assert names == ["a", "b", "c"]
+
+
+async def test_a_call_that_waits_for_its_turn_may_leave(room: Room) -> None:
+    gate = room.database.gates["views"] = Gate()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(room.session.views, list)
+        await happens(gate.reached)
+        with trio.move_on_after(0):
+            await room.session.tables(list)
+        gate.opened.set()
+    assert room.connection.calls == ["views"]
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize("interrupts", [1, 3])
+async def test_cancel_interrupts_until_the_call_has_stopped(room: Room, interrupts: int) -> None:
+    async with running(lambda: room.session.execute(f"wait {interrupts}")) as outcome:
+        await room.waiting()
+        assert room.session.progress().running == "execute"
+        assert room.session.cancel() is True
+    assert isinstance(outcome[0], Cancelled)
+    assert str(outcome[0]) == "execute was cancelled"
+    assert room.connection.interrupts >= interrupts
+    assert await room.state() == "NoActive"
+    await room.session.execute("rows 1")
+
+
+async def test_cancel_without_a_running_call_is_false(room: Room) -> None:
+    assert room.session.cancel() is False
+    await room.session.execute("rows 1")
+    assert room.session.cancel() is False
+    assert room.connection.interrupts == 0
+
+
+async def test_cancel_reaches_the_running_call_only(room: Room) -> None:
+    async with running(lambda: room.session.execute("wait")) as first:
+        await room.waiting()
+        async with running(lambda: room.session.tables(list)) as second:
+            await trio.testing.wait_all_tasks_blocked()
+            room.session.cancel()
+    assert isinstance(first[0], Cancelled)
+    assert second == [None]
+
+
+async def test_a_cancelled_page_loses_the_result_but_not_the_session(room: Room) -> None:
+    await room.session.execute("wait after 150 rows")
+    assert len(await room.rows(100)) == 100
+    async with running(lambda: room.session.page(100)) as outcome:
+        await room.waiting()
+        room.session.cancel()
+    assert isinstance(outcome[0], Cancelled)
+    assert await room.state() == "Active"
+    with pytest.raises(Cancelled, match="call finish"):
+        await room.rows(100)
+    assert await room.session.metadata()
+    await room.session.finish()
+    await room.session.execute("rows 1")
+
+
+async def test_a_cancelled_statement_has_its_transaction_rolled_back(room: Room) -> None:
+    await room.session.execute("begin")
+    await room.session.finish()
+    async with running(lambda: room.session.execute("wait")) as outcome:
+        await room.waiting()
+        room.session.cancel()
+    assert str(outcome[0]) == "execute was cancelled; its transaction was rolled back"
+    assert not room.connection.in_transaction
+
+
+async def test_a_rollback_that_fails_changes_nothing_for_the_client(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.database.failures["rollback"] = QueryError("gone")
+    async with running(lambda: room.session.execute("wait")) as outcome:
+        await room.waiting()
+        room.session.cancel()
+    assert str(outcome[0]) == "execute was cancelled"
+    assert "gone" in caplog.text
+
+
+async def test_a_caller_that_leaves_has_its_statement_stopped_and_undone(room: Room) -> None:
+    await room.session.execute("begin")
+    await room.session.finish()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.session.execute, "wait 2")
+            await room.waiting()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert not room.connection.in_transaction
+    assert await room.state() == "NoActive"
+    assert room.session.progress().running is None
+
+
+async def test_a_statement_that_was_done_before_the_interrupt_is_done(room: Room) -> None:
+    gate = room.database.gates["execute"] = Gate()
+    async with running(lambda: room.session.execute("count 3")) as outcome:
+        await happens(gate.reached)
+        room.session.cancel()
+        gate.opened.set()
+    assert outcome == [None]
+    assert await room.session.count() == 3
+
+
+async def test_a_stream_that_an_interrupt_has_spoiled_counts_as_cancelled(room: Room) -> None:
+    gate = room.database.gates["execute"] = Gate()
+    async with running(lambda: room.session.execute("rows 1000")) as outcome:
+        await happens(gate.reached)
+        room.session.cancel()
+        gate.opened.set()
+    assert isinstance(outcome[0], Cancelled)
+    assert await room.state() == "NoActive"
+    assert "finish" in room.connection.calls
+
+
+async def test_cancelling_a_catalog_call_leaves_the_open_result_alone(room: Room) -> None:
+    await room.session.execute("rows 150")
+    gate = room.database.gates["tables"] = Gate()
+    async with running(lambda: room.session.tables(list)):
+        await happens(gate.reached)
+        room.session.cancel()
+        gate.opened.set()
+    assert [len(await room.rows(100)) for _ in range(2)] == [100, 50]
+
+
+# The end
+
+
+async def test_close_waits_for_the_running_call_and_closes_the_connection(room: Room) -> None:
+    gate = room.database.gates["views"] = Gate()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(room.session.views, list)
+        await happens(gate.reached)
+        nursery.start_soon(room.session.close)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not room.connection.closed
+        gate.opened.set()
+    assert room.connection.closed
+
+
+async def test_progress_is_about_the_open_result_only(room: Room) -> None:
+    await room.session.execute("rows 150")
+    await room.rows(120)
+    assert room.session.progress().rows == 120
+    await room.session.finish()
+    assert room.session.progress().rows == 0
