@@ -1,0 +1,297 @@
+"""The ADONotebook surface over a session that only remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from notebook_rpc.errors import QueryError, WrongState
+from notebook_rpc.model import Column, ResultColumn, Table
+from notebook_rpc.surfaces.rpc import Rpc
+from notebook_rpc.web import Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from notebook_rpc.model import Parameters
+
+T = TypeVar("T")
+
+
+class Remembering:
+    """A session whose answers are fixed. ``fails`` makes the next call raise."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.fails: Exception | None = None
+
+    def _call(self, *call: object) -> None:
+        self.calls.append(call)
+        failure, self.fails = self.fails, None
+        if failure is not None:
+            raise failure
+
+    async def tables(self, render: Callable[[Sequence[Table]], T]) -> T:
+        self._call("tables")
+        return render([Table("c", "s", "t")])
+
+    async def views(self, render: Callable[[Sequence[Table]], T]) -> T:
+        self._call("views")
+        return render([])
+
+    async def columns(
+        self, catalog: str, schema: str, table: str, render: Callable[[Sequence[Column]], T]
+    ) -> T:
+        self._call("columns", catalog, schema, table)
+        return render([Column("c", "s", "t", "a", "INTEGER")])
+
+    async def execute(self, sql: str, parameters: Parameters | None = None) -> None:
+        self._call("execute", sql, parameters)
+
+    async def metadata(self) -> Sequence[ResultColumn]:
+        self._call("metadata")
+        return [ResultColumn("a", "INTEGER")]
+
+    async def count(self) -> int:
+        self._call("count")
+        return 2**60
+
+    async def page(self, limit: int) -> Sequence[bytes]:
+        self._call("page", limit)
+        return b"[", b'{"a":"1"}', b"]"
+
+    async def finish(self) -> None:
+        self._call("finish")
+
+    async def quit(self) -> None:
+        self._call("quit")
+
+    def cancel(self) -> bool:
+        self._call("cancel")
+        return False
+
+    def progress(self) -> object:
+        self._call("progress")
+        return {"state": "NoActive"}
+
+
+class Client:
+    def __init__(self, **options: Any) -> None:
+        self.session = Remembering()
+        self.stopped: list[bool] = []
+        stop = lambda: self.stopped.append(True)  # noqa: E731
+        self.rpc = Rpc(self.session, stop, **{"max_batch": 5} | options)
+
+    async def post(self, body: object, content_type: bytes = b"application/json") -> Response:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = ((b"host", b"localhost"), (b"content-type", content_type))
+        return await self.rpc.post(Request("POST", "/", "", headers, raw))
+
+    async def call(self, method: str, params: object = ()) -> Any:
+        response = await self.post({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        assert response.status == 200
+        return json.loads(await text(response))
+
+    async def result(self, method: str, *params: object) -> Any:
+        answer = await self.call(method, params)
+        assert answer.keys() == {"jsonrpc", "id", "result"}
+        return answer["result"]
+
+
+async def text(response: Response) -> bytes:
+    if not callable(response.body):
+        return response.body if isinstance(response.body, bytes) else b"".join(response.body)
+    pieces: list[bytes] = []
+
+    async def send(piece: bytes) -> None:
+        pieces.append(piece)
+
+    await response.body(send)
+    return b"".join(pieces)
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+async def test_the_nine_methods(client: Client) -> None:
+    assert await client.result("tables") == [{"catalog": "c", "schema": "s", "table": "t"}]
+    assert await client.result("views") == []
+    assert await client.result("columns", "", "s", "t") == [
+        {"catalog": "c", "schema": "s", "table": "t", "column": "a", "datatype": "INTEGER"}
+    ]
+    assert await client.result("execute", "select 1") is True
+    assert await client.result("metadata") == [{"column": "a", "datatype": "INTEGER"}]
+    assert await client.result("count") == 2**60
+    assert await client.result("page", 100) == [{"a": "1"}]
+    assert await client.result("finish") is True
+    assert await client.result("quit") is None
+    assert client.session.calls == [
+        ("tables",),
+        ("views",),
+        ("columns", "", "s", "t"),
+        ("execute", "select 1", None),
+        ("metadata",),
+        ("count",),
+        ("page", 100),
+        ("finish",),
+        ("quit",),
+    ]
+
+
+async def test_our_own_methods(client: Client) -> None:
+    assert await client.result("cancel") is False
+    assert await client.result("progress") == {"state": "NoActive"}
+    await client.result("execute", "select ?", [1, None])
+    await client.call("execute", {"sql": "select $a", "params": {"a": 2.5}})
+    assert client.session.calls[-2:] == [
+        ("execute", "select ?", [1, None]),
+        ("execute", "select $a", {"a": 2.5}),
+    ]
+
+
+async def test_columns_takes_null_or_nothing_for_any(client: Client) -> None:
+    await client.result("columns", None, "s")
+    await client.result("columns")
+    assert client.session.calls == [("columns", "", "s", ""), ("columns", "", "", "")]
+
+
+async def test_quit_stops_the_server_only_if_it_was_legal(client: Client) -> None:
+    client.session.fails = WrongState("finish first")
+    assert (await client.call("quit"))["error"]["code"] == -32001
+    assert client.stopped == []
+    await client.result("quit")
+    assert client.stopped == [True]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.0, 1.5, "1", None, True, [1]])
+async def test_page_takes_a_positive_integer_only(client: Client, limit: object) -> None:
+    assert (await client.call("page", [limit]))["error"]["code"] == -32602
+    assert client.session.calls == []
+
+
+async def test_page_may_be_asked_for_more_rows_than_there_are_numbers(client: Client) -> None:
+    assert await client.result("page", 10**30) == [{"a": "1"}]
+
+
+async def test_an_unknown_method_is_named(client: Client) -> None:
+    error = (await client.call("drop"))["error"]
+    assert error["code"] == -32601
+    assert "drop" in error["message"]
+
+
+async def test_a_failed_call_has_code_message_slug_and_stacktrace(client: Client) -> None:
+    client.session.fails = QueryError("no such table: t")
+    assert (await client.call("execute", ["x"]))["error"] == {
+        "code": -32011,
+        "message": "no such table: t",
+        "data": {"stacktrace": "", "slug": "query-error"},
+    }
+
+
+async def test_stack_traces_are_shown_on_request() -> None:
+    client = Client(stack_traces=True)
+    client.session.fails = QueryError("no")
+    trace = (await client.call("execute", ["x"]))["error"]["data"]["stacktrace"]
+    assert trace.startswith("Traceback")
+    assert trace.endswith("QueryError: no\n")
+
+
+async def test_a_bug_is_answered_without_its_details_and_logged(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.session.fails = ZeroDivisionError("secret")
+    error = (await client.call("execute", ["x"]))["error"]
+    assert error["code"] == -32603
+    assert "secret" not in json.dumps(error)
+    assert "secret" in caplog.text
+
+
+# HTTP
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [b"application/json", b"Application/JSON", b"application/json; charset=utf-8"],
+)
+async def test_json_is_taken_with_and_without_parameters(
+    client: Client, content_type: bytes
+) -> None:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tables"}
+    response = await client.post(call, content_type)
+    assert response.status == 200
+    assert response.headers == ((b"content-type", b"application/json"),)
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"", b"text/plain", b"application/json-rpc", b"application/jsonx"]
+)
+async def test_another_content_type_is_415_with_an_empty_body(
+    client: Client, content_type: bytes
+) -> None:
+    response = await client.post({"jsonrpc": "2.0", "id": 1, "method": "tables"}, content_type)
+    assert (response.status, response.body) == (415, b"")
+    assert client.session.calls == []
+
+
+async def test_json_rpc_errors_are_status_200(client: Client) -> None:
+    for body in (b"", b"{", b"[]", b"1", b'{"jsonrpc":"2.0","id":1,"method":"none"}'):
+        response = await client.post(body)
+        assert response.status == 200
+        assert json.loads(await text(response))["error"]["data"]["stacktrace"] == ""
+
+
+# Notifications and batches
+
+
+async def test_a_notification_is_carried_out_and_answered_with_204(client: Client) -> None:
+    for body in (
+        {"jsonrpc": "2.0", "method": "finish"},
+        [{"jsonrpc": "2.0", "method": "finish"}, {"jsonrpc": "2.0", "method": "none"}],
+    ):
+        client.session.fails = QueryError("nobody hears this")
+        response = await client.post(body)
+        assert (response.status, response.body) == (204, b"")
+    assert client.session.calls == [("finish",)] * 2
+
+
+async def test_a_batch_is_carried_out_in_order_with_an_answer_for_each_call(
+    client: Client,
+) -> None:
+    response = await client.post(
+        [
+            {"jsonrpc": "2.0", "id": "x", "method": "execute", "params": ["select 1"]},
+            {"jsonrpc": "2.0", "method": "metadata"},
+            1,
+            {"jsonrpc": "2.0", "id": 2**70, "method": "page", "params": [5]},
+        ]
+    )
+    answers = json.loads(await text(response))
+    assert [answer["id"] for answer in answers] == ["x", None, 2**70]
+    assert answers[0]["result"] is True
+    assert answers[1]["error"]["code"] == -32600
+    assert answers[2]["result"] == [{"a": "1"}]
+    assert [call[0] for call in client.session.calls] == ["execute", "metadata", "page"]
+
+
+async def test_a_batch_answers_each_call_before_it_begins_the_next(client: Client) -> None:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "page", "params": [5]}
+    response = await client.post([call, call])
+    begun: list[int] = []
+
+    async def send(_: bytes) -> None:
+        begun.append(len(client.session.calls))
+
+    assert callable(response.body)
+    await response.body(send)
+    assert begun[0] == 1
+    assert begun[-1] == 2
+
+
+async def test_a_batch_over_the_limit_is_refused_as_one(client: Client) -> None:
+    response = await client.post([{"jsonrpc": "2.0", "id": 1, "method": "tables"}] * 6)
+    assert json.loads(await text(response))["error"]["code"] == -32600
+    assert client.session.calls == []
