@@ -1,0 +1,91 @@
+"""The command line.
+
+Exit codes: 0 done, 1 failure, 2 wrong usage or settings, 3 cannot bind, 4 cannot open the
+database. Every failure is one line on standard error that says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from notebook_rpc import __version__, config, logs, server
+from notebook_rpc.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Seconds. While a worker holds the interpreter, the event loop gets it back after at most
+# this; the default of 5 ms, many times over, is what stalls the loop under load.
+SWITCH_INTERVAL: Final = 0.0005
+
+EXIT_CODES: Final[dict[type[Exception], int]] = {
+    config.ConfigError: 2,
+    server.CannotBind: 3,
+    DatabaseError: 4,
+}
+EXPECTED: Final = tuple(EXIT_CODES)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = config.Parser(
+        prog="notebook-rpc", description="A notebook backend for any database.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"notebook-rpc {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve a database",
+        description="Serve a database. Settings come from flags, then NOTEBOOK_RPC_* "
+        "environment variables, then a TOML file, under the same names.",
+        allow_abbrev=False,
+    )
+    config.add_arguments(serve)
+    arguments = parser.parse_args(argv)
+    try:
+        return _serve(config.load(arguments, os.environ))
+    except EXPECTED as exc:
+        print(f"notebook-rpc: {exc}", file=sys.stderr)  # noqa: T201  # the one line
+        return next(code for kind, code in EXIT_CODES.items() if isinstance(exc, kind))
+
+
+def _serve(settings: config.Settings) -> int:
+    logs.configure(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    _raise_file_limit()
+    trio.run(partial(_serve_until_signalled, settings))
+    return 0
+
+
+async def _serve_until_signalled(settings: config.Settings) -> None:
+    stop = server.Stop.never()
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop.on_signals)
+        try:
+            await server.serve(settings, _announce, stop)
+        except EXPECTED as exc:
+            failure = exc  # raised below: the nursery would wrap it in a group
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _announce(urls: Sequence[str]) -> None:
+    for url in urls:
+        print(f"Awaiting connections on {url}", flush=True)  # noqa: T201  # clients wait for it
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: every connection is one."""
+    try:
+        import resource  # noqa: PLC0415  # POSIX only
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,332 @@
+"""What the server can be told: one table of settings, read from four places.
+
+A setting is a flag, an environment variable and a TOML key under one name: ``--log-level``,
+``NOTEBOOK_RPC_LOG_LEVEL``, ``log-level``. The first that is given counts, in this order;
+then the default. A name that is not in the table is an error which tells the nearest one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from dataclasses import Field
+
+ENV_PREFIX: Final = "NOTEBOOK_RPC_"
+_UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "": 1}
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; the message says which and what would be valid."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _number(value: str) -> int:
+    if not re.fullmatch(r"[0-9]+", value):
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+def _positive(value: str) -> int:
+    number = _number(value)
+    if number == 0:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _port(value: str) -> int:
+    number = _number(value)
+    if number > 65535:
+        raise ValueError("must be at most 65535")
+    return number
+
+
+def _size(value: str) -> int:
+    match = re.fullmatch(r"([0-9]+) ?(|[KMG]i?B?|B)", value)
+    if not match:
+        raise ValueError("must be a number of bytes, as 1000, 64KiB or 16MB")
+    unit = match[2].rstrip("B")
+    base = 1024 if unit.endswith("i") else 1000
+    power = " KMG".index(unit[:1] or " ")
+    return int(match[1]) * int(base**power)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError("must be a number of seconds above 0")
+    return seconds
+
+
+def _boolean(value: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if value.lower() not in words:
+        raise ValueError("must be true or false")
+    return words[value.lower()]
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def _setting(
+    default: object, parse: Callable[[str], object], metavar: str, explanation: str
+) -> Any:  # as dataclasses.field itself, so that the fields below keep their own types
+    return field(
+        default=default, metadata={"parse": parse, "metavar": metavar, "help": explanation}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything ``serve`` can be told. Sizes are bytes, times are seconds."""
+
+    url: str = _setting(
+        "duckdb://", _text, "URL", "the database: a file or a URL such as duckdb:///sales.duckdb"
+    )
+    host: str = _setting("127.0.0.1", _text, "HOST", "address to listen on")
+    port: int = _setting(1995, _port, "PORT", "port to listen on; 0 for any")
+    insecure: bool = _setting(
+        False, _boolean, "", "listen on other than loopback although nothing protects the database"
+    )
+    allowed_host: tuple[str, ...] = _setting(
+        (), _text, "NAME", "a name the server may be addressed by, besides loopback names"
+    )
+    cors_origin: tuple[str, ...] = _setting(
+        (), _text, "ORIGIN", "a web origin whose pages may use the server, besides loopback ones"
+    )
+    stack_traces: bool = _setting(False, _boolean, "", "put stack traces into errors")
+    log_level: str = _setting(
+        "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "least level to log"
+    )
+    log_format: str = _setting("text", _one_of("text", "json"), "FORMAT", "text or json (lines)")
+    grace: float = _setting(30.0, _seconds, "SECONDS", "time for running calls when stopping")
+    max_threads: int = _setting(64, _positive, "N", "database calls that may run at a time")
+    max_connections: int = _setting(4096, _positive, "N", "connections at a time")
+    max_header: int = _setting(64 * 1024, _size, "SIZE", "size of a request's head")
+    max_body: int = _setting(64 * 1024 * 1024, _size, "SIZE", "size of a request's body")
+    max_page: int = _setting(64 * 1024 * 1024, _size, "SIZE", "size of a page of rows")
+    max_batch: int = _setting(1000, _positive, "N", "requests in a JSON-RPC batch")
+    header_timeout: float = _setting(30.0, _seconds, "SECONDS", "time for a request's head")
+    idle_timeout: float = _setting(300.0, _seconds, "SECONDS", "time without a request")
+    send_timeout: float = _setting(60.0, _seconds, "SECONDS", "time without progress in sending")
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """Connection properties (``-P KEY VALUE``, the table ``[properties]``)."""
+
+
+def _name(setting: Field[Any]) -> str:
+    return setting.name.replace("_", "-")
+
+
+_SETTINGS: Final = {_name(each): each for each in fields(Settings) if each.name != "properties"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting. Values stay text here, so that one place judges them."""
+    parser.add_argument("url", nargs="?", help=_help(_SETTINGS["url"]), metavar="URL")
+    parser.add_argument(
+        "-P",
+        dest="properties",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="set a property of the connection; may be repeated",
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file to read settings from")
+    for name, setting in _SETTINGS.items():
+        if name == "url":
+            continue
+        options: dict[str, Any] = {"dest": setting.name, "help": _help(setting)}
+        if isinstance(setting.default, bool):
+            options |= {"action": "store_const", "const": "true"}
+        elif isinstance(setting.default, tuple):
+            options |= {"action": "append", "metavar": setting.metadata["metavar"]}
+        else:
+            options |= {"metavar": setting.metadata["metavar"]}
+        parser.add_argument(f"--{name}", **options)
+
+
+def _help(setting: Field[Any]) -> str:
+    explanation: str = setting.metadata["help"]
+    if isinstance(setting.default, tuple):
+        return f"{explanation}; may be repeated"
+    if isinstance(setting.default, bool):
+        return explanation
+    return f"{explanation} (default: {shown_default(setting)})"
+
+
+def shown_default(setting: Field[Any]) -> str:
+    """A setting's default as a user would write it."""
+    default: Any = setting.default
+    if setting.metadata["parse"] is _size:
+        unit, size = next(pair for pair in _UNITS.items() if default % pair[1] == 0)
+        return f"{default // size}{unit}"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Join flags, environment and file.
+
+    Raises:
+        ConfigError: a value is invalid, a name unknown, or the file unreadable.
+    """
+    given: dict[str, Any] = {}
+    properties: dict[str, str] = {}
+    path = arguments.config or environ.get(f"{ENV_PREFIX}CONFIG") or _default_file(environ)
+    if path is not None:
+        table = _read_toml(Path(path))
+        properties |= _properties(table.pop("properties", {}), path)
+        for key, value in table.items():
+            setting = _known(key, _SETTINGS, f"{path}: there is no setting")
+            given[setting.name] = _parsed(setting, _as_text(value, f"{path}: {key}"), key)
+    variables = {ENV_PREFIX + each.name.upper(): each for each in _SETTINGS.values()}
+    for variable, value in environ.items():
+        if variable.startswith(ENV_PREFIX) and variable != f"{ENV_PREFIX}CONFIG":
+            setting = _known(variable, variables, "there is no setting")
+            texts = value.split(",") if isinstance(setting.default, tuple) else value
+            given[setting.name] = _parsed(setting, texts, variable)
+    for name, setting in _SETTINGS.items():
+        value = getattr(arguments, setting.name)
+        if value is not None:
+            given[setting.name] = _parsed(setting, value, name if name == "url" else f"--{name}")
+    properties |= dict(arguments.properties)
+    return Settings(**given, properties=properties)
+
+
+def _default_file(environ: Mapping[str, str]) -> str | None:
+    """The user's file, if there is one (XDG Base Directory Specification)."""
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
+    path = Path(home, "notebook-rpc", "config.toml")
+    return str(path) if path.is_file() else None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} is not TOML: {exc}") from exc
+
+
+def _properties(table: object, path: str) -> dict[str, str]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: properties must be a table")
+    return {key: str(_as_text(value, f"{path}: properties.{key}")) for key, value in table.items()}
+
+
+def _as_text(value: object, where: str) -> str | list[str]:
+    """TOML has types, flags and the environment have not; one parser serves all."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() | int() | float():
+            return str(value)
+        case list() if all(isinstance(each, str) for each in value):
+            return value
+    raise ConfigError(f"{where} must be a string, a number, a boolean or a list of strings")
+
+
+def _parsed(setting: Field[Any], value: str | list[str], where: str) -> object:
+    parse: Callable[[str], object] = setting.metadata["parse"]
+    many = isinstance(setting.default, tuple)
+    if isinstance(value, list) and not many:
+        raise ConfigError(f"{where} must be one value, not a list")
+    texts = value if isinstance(value, list) else [value]
+    try:
+        values = [parse(text) for text in texts]
+    except ValueError as exc:
+        raise ConfigError(f"{where} {exc}, not {', '.join(map(repr, texts))}") from exc
+    return tuple(values) if many else values[0]
+
+
+def _known(name: str, valid: Mapping[str, Field[Any]], complaint: str) -> Field[Any]:
+    if name in valid:
+        return valid[name]
+    raise ConfigError(f"{complaint} {name!r}{_nearest(name, valid)}")
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(valid), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, with the nearest valid flag, and exits with 2."""
+
+    def parse_args(  # type: ignore[override]  # the base's overloads are about its namespace
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [f"--{name}" for name in _SETTINGS if name != "url"]
+            self.error(f"unknown argument {unknown[0]!r}{_nearest(unknown[0], flags)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def read_url(url: str) -> tuple[str, dict[str, str]]:
+    """Split a SQLAlchemy-style URL, or the name of a file, into driver and properties.
+
+    ``duckdb:///a.db`` is relative, ``duckdb:////tmp/a.db`` absolute. A file that exists
+    tells by its first bytes what it is; one that does not by its suffix, DuckDB else.
+
+    Raises:
+        ConfigError: it is malformed. The message never has the URL: it may hold a password.
+    """
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
+        return _file_kind(Path(url)), {"database": url}
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        place = {
+            "host": parts.hostname,
+            "port": None if parts.port is None else str(parts.port),
+            "username": parts.username,
+            "password": parts.password,
+            "database": parts.path.removeprefix("/"),
+        }
+    except ValueError:
+        raise ConfigError("the database URL is malformed") from None
+    properties = {key: unquote(value) for key, value in place.items() if value}
+    for key, value in pairs:
+        if key in properties:
+            raise ConfigError(f"the database URL gives {key!r} twice")
+        properties[key] = value
+    return parts.scheme, properties
+
+
+def _file_kind(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        head = b""
+    if head.startswith(b"SQLite format 3\0"):
+        return "sqlite"
+    if not head and path.suffix in (".sqlite", ".sqlite3"):
+        return "sqlite"
+    return "duckdb"

@@ -1,0 +1,32 @@
+"""Finding drivers. They register in the entry-point group ``notebook_rpc.drivers``, ours too."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Final, cast
+
+from notebook_rpc.errors import DatabaseUnavailable, InvalidParams
+
+if TYPE_CHECKING:
+    from notebook_rpc.driver import Driver
+
+GROUP: Final = "notebook_rpc.drivers"
+
+
+def load_driver(name: str) -> Driver:
+    """The driver that URLs beginning with *name* mean.
+
+    Raises:
+        InvalidParams: there is none; the message has the nearest names.
+        DatabaseUnavailable: there is one, but what it needs is not installed.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        near = difflib.get_close_matches(name, found, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(found))}"
+        raise InvalidParams(f"there is no driver {name!r}; {hint}")
+    try:
+        return cast("Driver", found[name].load())
+    except ImportError as exc:
+        raise DatabaseUnavailable(f"the driver {name!r} cannot be loaded: {exc}") from exc

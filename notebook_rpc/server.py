@@ -1,0 +1,238 @@
+"""The composition root: the one place that knows how the parts are joined."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from notebook_rpc import config, plugins
+from notebook_rpc.errors import InvalidParams
+from notebook_rpc.sansio.auth import Access
+from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
+from notebook_rpc.services.sessions import Session
+from notebook_rpc.services.workers import Workers
+from notebook_rpc.surfaces.rpc import Rpc
+from notebook_rpc.transport.http11 import Limits
+from notebook_rpc.transport.listener import Listener, open_tcp
+from notebook_rpc.web import Response
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Sequence
+
+    from notebook_rpc.config import Settings
+    from notebook_rpc.driver import Database
+    from notebook_rpc.web import Handler, Request, Surface
+
+logger = logging.getLogger(__name__)
+
+
+class CannotBind(Exception):
+    """The address cannot be listened on."""
+
+
+class Refused(config.ConfigError):
+    """The settings are valid, but would put the database at risk."""
+
+
+class Gate:
+    """What every request passes before any surface sees it: Host, Origin, then the routes."""
+
+    def __init__(self, surfaces: Iterable[Surface], access: Access) -> None:
+        self._access = access
+        self._routes: RoutingTable[Handler] = RoutingTable(
+            (route.method, route.path, route.handler)
+            for surface in surfaces
+            for route in surface.routes()
+        )
+
+    def admit(self, request: Request) -> Handler | Response:
+        """Whoever answers *request*, or the answer. Bodies of refusals are empty."""
+        host, origin = request.header(b"host"), request.header(b"origin")
+        refusal = self._access.refusal(host, origin)
+        if refusal is not None:
+            logger.warning("refused %s %r: %s", request.method, request.path, refusal)
+            return Response(403)
+        found = self._routes.find(request.method, request.path)
+        if found is None:
+            return Response(404)
+        if request.method == "OPTIONS":
+            return _preflight(origin, self._routes.allow(request.path))
+        if isinstance(found, NotAllowed):
+            return Response(405, ((b"allow", found.allow.encode()),))
+        return found if origin is None else _readable_by(origin, found)
+
+
+def _preflight(origin: str | None, allow: str) -> Response:
+    """The answer to OPTIONS, which browsers send before a request from another origin."""
+    headers = [(b"allow", allow.encode())]
+    if origin is not None:
+        headers += [
+            *_cors(origin),
+            (b"access-control-allow-methods", allow.encode()),
+            (b"access-control-allow-headers", b"authorization, content-type"),
+            (b"access-control-max-age", b"600"),
+        ]
+    return Response(200, tuple(headers))
+
+
+def _readable_by(origin: str, handler: Handler) -> Handler:
+    """Let a page of *origin*, which has been admitted, read the answer (Fetch, CORS protocol)."""
+
+    async def answer(request: Request) -> Response:
+        response = await handler(request)
+        response.headers = (*response.headers, *_cors(origin))
+        return response
+
+    return answer
+
+
+def _cors(origin: str) -> list[tuple[bytes, bytes]]:
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
+
+
+@dataclass
+class Stop:
+    """How a running server is asked to stop: the first request drains, the second interrupts."""
+
+    draining: trio.Event
+    now: trio.Event
+
+    @classmethod
+    def never(cls) -> Stop:
+        return cls(trio.Event(), trio.Event())
+
+    def request(self) -> None:
+        if self.draining.is_set():
+            self.now.set()
+        self.draining.set()
+
+    async def on_signals(self) -> None:
+        """Take SIGTERM and SIGINT as requests."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                again = self.draining.is_set()
+                name = signal.Signals(number).name
+                logger.info("%s: %s", name, "interrupting" if again else "stopping")
+                self.request()
+
+
+async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], stop: Stop) -> None:
+    """Run a server until it is asked to stop, then close everything in order.
+
+    *listening* is called with the URLs once connections are accepted.
+
+    Raises:
+        ConfigError: the settings are invalid or unsafe.
+        CannotBind: the message says which address, and why.
+        DatabaseUnavailable: the database cannot be opened.
+    """
+    _check_safety(settings)
+    name, properties = config.read_url(settings.url)
+    workers = Workers(settings.max_threads, spare=2 * (os.cpu_count() or 1))
+    try:
+        driver = plugins.load_driver(name)
+        properties |= settings.properties
+        database = await workers.run(lambda: driver.open(properties))
+        logger.info("opened %s", database.description)
+        try:
+            await _serve_database(settings, database, workers, listening, stop)
+        finally:
+            with trio.CancelScope(shield=True):
+                await workers.run(database.close)
+            logger.info("closed %s", database.description)
+    except InvalidParams as exc:
+        raise config.ConfigError(str(exc)) from exc
+    finally:
+        workers.close()
+
+
+async def _serve_database(
+    settings: Settings,
+    database: Database,
+    workers: Workers,
+    listening: Callable[[Sequence[str]], None],
+    stop: Stop,
+) -> None:
+    connection = await workers.run(database.connect)
+    session = Session(connection, workers, settings.max_page)
+    try:
+        rpc = Rpc(
+            session,
+            stop.draining.set,
+            max_batch=settings.max_batch,
+            stack_traces=settings.stack_traces,
+        )
+        access = Access(
+            frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
+            frozenset(settings.cors_origin),
+        )
+        await _listen(settings, Gate([rpc], access), listening, stop)
+    finally:
+        await session.close()
+
+
+async def _listen(
+    settings: Settings, gate: Gate, listening: Callable[[Sequence[str]], None], stop: Stop
+) -> None:
+    try:
+        sockets = await open_tcp(settings.host, settings.port)
+    except OSError as exc:
+        raise CannotBind(exc.strerror or str(exc)) from exc
+    listener = Listener(gate, _limits(settings))
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[None]) -> None:
+            await listener.serve(sockets, task_status=task_status)
+            nursery.cancel_scope.cancel()  # all have ended; nobody is left to be stopped
+
+        await nursery.start(run)
+        listening([_url(sock) for sock in sockets])
+        await stop.draining.wait()
+        listener.drain()
+        nursery.cancel_scope.deadline = trio.current_time() + settings.grace
+        await stop.now.wait()
+        nursery.cancel_scope.cancel()
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        header_bytes=settings.max_header,
+        header_seconds=settings.header_timeout,
+        idle_seconds=settings.idle_timeout,
+        body_bytes=settings.max_body,
+        send_seconds=settings.send_timeout,
+        connections=settings.max_connections,
+    )
+
+
+def _check_safety(settings: Settings) -> None:
+    """Nothing but loopback, unless the user says that this is meant."""
+    if _is_loopback(settings.host):
+        return
+    if not settings.insecure:
+        raise Refused(
+            f"--host {settings.host} would let others use the database without any protection; "
+            "listen on 127.0.0.1 behind a proxy that authenticates, or add --insecure"
+        )
+    logger.warning("listening on %s: whoever can reach it can use the database", settings.host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

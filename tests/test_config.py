@@ -1,0 +1,207 @@
+"""Settings: one name each, four places, and errors that help."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+import pytest
+
+from notebook_rpc import config
+from notebook_rpc.config import ConfigError, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NO_FILE = {"XDG_CONFIG_HOME": "/nonexistent"}
+
+
+def load(*argv: str, **environ: str) -> Settings:
+    parser = config.Parser(prog="notebook-rpc")
+    config.add_arguments(parser)
+    return config.load(parser.parse_args(argv), NO_FILE | environ)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.toml"
+
+
+def test_nothing_needs_to_be_configured() -> None:
+    assert load() == Settings()
+    assert (Settings().host, Settings().port, Settings().url) == ("127.0.0.1", 1995, "duckdb://")
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(file: Path) -> None:
+    file.write_text('port = 1\nhost = "localhost"\nlog-level = "debug"')
+    settings = load(
+        *("--config", str(file), "--port", "3"),
+        NOTEBOOK_RPC_PORT="2",
+        NOTEBOOK_RPC_HOST="::1",
+    )
+    assert (settings.port, settings.host, settings.log_level) == (3, "::1", "debug")
+
+
+def test_the_file_may_be_named_by_the_environment_or_lie_in_the_usual_place(
+    file: Path, tmp_path: Path
+) -> None:
+    file.write_text("port = 7")
+    assert load(NOTEBOOK_RPC_CONFIG=str(file)).port == 7
+    usual = tmp_path / "notebook-rpc" / "config.toml"
+    usual.parent.mkdir()
+    usual.write_text("port = 8")
+    assert load(XDG_CONFIG_HOME=str(tmp_path)).port == 8
+
+
+def test_every_setting_can_be_given_in_every_place(file: Path) -> None:
+    values: dict[str, str] = {
+        "url": "sqlite://",
+        "host": "localhost",
+        "log-level": "error",
+        "log-format": "json",
+        "allowed-host": "a.example",
+        "cors-origin": "https://a.example",
+    }
+    for name, setting in config._SETTINGS.items():  # noqa: SLF001  # the table itself
+        default = setting.default
+        text = values.get(name) or ("true" if isinstance(default, bool) else "77")
+        flag = [f"--{name}"] if isinstance(default, bool) else [f"--{name}", text]
+        by_flag = load(text) if name == "url" else load(*flag)
+        by_environment = load(**{f"NOTEBOOK_RPC_{setting.name.upper()}": text})
+        file.write_text(f'{name} = "{text}"')
+        by_file = load("--config", str(file))
+        assert by_flag == by_environment == by_file != Settings()
+
+
+def test_toml_values_have_their_own_types(file: Path) -> None:
+    file.write_text(
+        "port = 0\ninsecure = true\ngrace = 1.5\nallowed-host = ['a', 'b']\n"
+        "[properties]\nthreads = 2\nread = true\n"
+    )
+    settings = load("--config", str(file), "-P", "threads", "4", "-P", "x", "y")
+    assert (settings.port, settings.insecure, settings.grace) == (0, True, 1.5)
+    assert settings.allowed_host == ("a", "b")
+    assert settings.properties == {"threads": "4", "read": "true", "x": "y"}
+
+
+def test_a_setting_with_several_values_repeats_its_flag_and_splits_its_variable() -> None:
+    assert load("--allowed-host", "a", "--allowed-host", "b").allowed_host == ("a", "b")
+    assert load(NOTEBOOK_RPC_ALLOWED_HOST="a,b").allowed_host == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("1000", 1000), ("64KiB", 65536), ("1MB", 10**6), ("2 GiB", 2 << 30), ("5B", 5)],
+)
+def test_sizes_may_have_units(text: str, size: int) -> None:
+    assert load("--max-page", text).max_page == size
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--port", "66000"], "--port must be at most 65535, not '66000'"),
+        (["--port", "x"], "--port must be a whole number"),
+        (["--port", "-1"], "--port must be a whole number"),
+        (["--log-level", "loud"], "must be one of debug, info, warning, error"),
+        (["--max-page", "1 parsec"], "--max-page must be a number of bytes"),
+        (["--grace", "0"], "--grace must be a number of seconds above 0"),
+        (["--grace", "inf"], "--grace must be a number of seconds above 0"),
+        (["--grace", "nan"], "--grace must be a number of seconds above 0"),
+        (["--max-threads", "0"], "--max-threads must be at least 1"),
+        (["--config", "/nonexistent/x.toml"], "cannot read /nonexistent/x.toml: No such file"),
+    ],
+)
+def test_a_wrong_value_says_which_and_what_would_be_right(argv: list[str], complaint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(*argv)
+    assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("prot = 1", "there is no setting 'prot'; did you mean 'port'?"),
+        ("port = ", "is not TOML"),
+        ("port = [1]", "port must be a string, a number"),
+        ("port = ['1', '2']", "port must be one value, not a list"),
+        ("properties = 1", "properties must be a table"),
+        ("insecure = 'maybe'", "insecure must be true or false"),
+    ],
+)
+def test_a_wrong_file_says_where(file: Path, text: str, complaint: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load("--config", str(file))
+    assert complaint in str(raised.value)
+
+
+def test_an_unknown_variable_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'NOTEBOOK_RPC_LOG_LEVEL'"):
+        load(NOTEBOOK_RPC_LOGLEVEL="debug")
+
+
+def test_an_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        load("--prot", "1")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error == "notebook-rpc: unknown argument '--prot'; did you mean '--port'?\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("duckdb://", ("duckdb", {})),
+        ("duckdb:///a.db", ("duckdb", {"database": "a.db"})),
+        ("duckdb:////tmp/a.db", ("duckdb", {"database": "/tmp/a.db"})),  # noqa: S108
+        ("DUCKDB:///:memory:", ("duckdb", {"database": ":memory:"})),
+        ("sqlite:///a%20b.db?timeout=3", ("sqlite", {"database": "a b.db", "timeout": "3"})),
+        (
+            "postgresql+psycopg://me:s%40crt@db.example:5433/sales?sslmode=require",
+            (
+                "postgresql+psycopg",
+                {
+                    "host": "db.example",
+                    "port": "5433",
+                    "username": "me",
+                    "password": "s@crt",
+                    "database": "sales",
+                    "sslmode": "require",
+                },
+            ),
+        ),
+        ("new.duckdb", ("duckdb", {"database": "new.duckdb"})),
+        ("new.db", ("duckdb", {"database": "new.db"})),
+        ("new.sqlite", ("sqlite", {"database": "new.sqlite"})),
+    ],
+)
+def test_a_url_is_split_into_driver_and_properties(
+    url: str, expected: tuple[str, dict[str, str]]
+) -> None:
+    assert config.read_url(url) == expected
+
+
+def test_a_file_tells_by_its_first_bytes_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "data.db"
+    path.write_bytes(b"SQLite format 3\0" + bytes(84))
+    assert config.read_url(str(path))[0] == "sqlite"
+    path.write_bytes(bytes(8) + b"DUCK")
+    assert config.read_url(str(path))[0] == "duckdb"
+
+
+@pytest.mark.parametrize(
+    "url", ["duckdb://[::1", "postgresql://me:hunter2@h:port/", "sqlite:///a?password=hunter2&b"]
+)
+def test_a_malformed_url_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.read_url(url)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_help_explains_every_flag() -> None:
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser)
+    for name, setting in config._SETTINGS.items():  # noqa: SLF001
+        assert name == "url" or f"--{name}" in parser.format_help()
+        assert setting.metadata["help"]
