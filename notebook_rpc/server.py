@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import trio
@@ -45,7 +46,8 @@ class Gate:
     """What every request passes before any surface sees it: Host, Origin, then the routes."""
 
     def __init__(self, surfaces: Iterable[Surface], access: Access) -> None:
-        self._access = access
+        # Pure, asked for every request, and nearly always the same question.
+        self._refusal = lru_cache(maxsize=256)(access.refusal)
         self._routes: RoutingTable[Handler] = RoutingTable(
             (route.method, route.path, route.handler)
             for surface in surfaces
@@ -55,7 +57,7 @@ class Gate:
     def admit(self, request: Request) -> Handler | Response:
         """Whoever answers *request*, or the answer. Bodies of refusals are empty."""
         host, origin = request.header(b"host"), request.header(b"origin")
-        refusal = self._access.refusal(host, origin)
+        refusal = self._refusal(host, origin)
         if refusal is not None:
             logger.warning("refused %s %r: %s", request.method, request.path, refusal)
             return Response(403)

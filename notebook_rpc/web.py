@@ -30,6 +30,8 @@ class Request:
     def header(self, name: bytes) -> str | None:
         """The value of a header, *name* in lower case; several are joined as RFC 9110, 5.3 says."""
         values = [value for key, value in self.headers if key == name]
+        if len(values) == 1:
+            return values[0].decode("latin-1")
         return b", ".join(values).decode("latin-1") if values else None
 
 

@@ -293,10 +293,9 @@ class Connection:
     async def _respond(self, head: Head, response: Response, *, close: bool = False) -> bool:
         """Send *response*. False: it was the last one on this connection."""
         body, status = response.body, response.status
-        close = close or self._draining or not head.keep_alive or wants_close(response)
-        framing = b""
-        if close and not wants_close(response):
-            framing = b"connection: close\r\n"
+        asked_to_close = wants_close(response)
+        close = close or asked_to_close or self._draining or not head.keep_alive
+        framing = b"connection: close\r\n" if close and not asked_to_close else b""
         bodiless = head.method == "HEAD" or status in (204, 304)
         if callable(body):
             if not bodiless and not head.http10:
@@ -304,7 +303,7 @@ class Connection:
             opening = self._heads.write(status, response.headers, framing)
             if not bodiless:
                 return await self._stream_out(head, opening, body) and not close
-            body = b""
+            body, length = b"", 0
         else:
             length = len(body) if isinstance(body, bytes) else sum(map(len, body))
             if status not in (204, 304):
@@ -313,8 +312,10 @@ class Connection:
         self._phase = Phase.SENDING
         if bodiless:
             await self._send(opening)
-        elif isinstance(body, bytes) and len(opening) + len(body) <= PIECE:
-            await self._send(opening + body)
+        elif len(opening) + length <= PIECE:
+            await self._send(
+                b"".join((opening, body) if isinstance(body, bytes) else (opening, *body))
+            )
         else:
             await self._send_many(pieces(opening, (body,) if isinstance(body, bytes) else body))
         self._phase = Phase.IDLE
