@@ -21,52 +21,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from notebook_rpc.model import Column, Parameters, ResultColumn, Table
-
-
-class Result(Protocol):
-    """What one statement returned.
-
-    ``columns`` is empty for a statement without rows; its names are distinct
-    (``model.unique_names``). ``count`` is the number of rows touched by a statement
-    without rows (0 for DDL), and -1 for one with rows. ``streaming`` says that rows still
-    have to come from the database: interrupting the connection spoils such a result.
-    """
-
-    @property
-    def columns(self) -> Sequence[ResultColumn]: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def streaming(self) -> bool: ...
-
-    def fetch(self, limit: int, /) -> Sequence[Sequence[object]]:
-        """The next rows, at most *limit* (positive) of them; none at the end only."""
-        ...
-
-    def close(self) -> None:
-        """Free what the database holds for this result. May be called again."""
-        ...
-
-
-class TextResult(Protocol):
-    """A result whose rows the database writes itself; ``Result`` explains the rest."""
-
-    @property
-    def columns(self) -> Sequence[ResultColumn]: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def streaming(self) -> bool: ...
-
-    def fetch(self, limit: int, /) -> Sequence[str]:
-        """The next rows, each a JSON object from column name to string or null.
-
-        The strings follow the text table of ``sansio/values.py``.
-        """
-        ...
-
-    def close(self) -> None: ...
+    from notebook_rpc.model import Column, Parameters, Result, Table
 
 
 class Connection(Protocol):
@@ -74,7 +29,9 @@ class Connection(Protocol):
     ``tables``, ``views`` and ``columns`` neither disturb it nor miss what only this
     connection can see (temporary and uncommitted objects)."""
 
-    def execute(self, sql: str, parameters: Parameters | None = None, /) -> Result:
+    def execute(
+        self, sql: str, parameters: Parameters | None = None, /
+    ) -> Result[Sequence[object]]:
         """Run *sql* and return its last statement's result, rows to come.
 
         The previous result is closed by then. All statements of *sql* run, in order, up to
@@ -106,8 +63,9 @@ class Connection(Protocol):
 class SupportsText(Protocol):
     """Capability: the database writes rows as text, exactly, and faster than Python can."""
 
-    def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> TextResult:
-        """As ``Connection.execute``."""
+    def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> Result[str]:
+        """As ``Connection.execute``, but each row is a JSON object from column name to string
+        or null; the strings follow the text table of ``sansio/values.py``."""
         ...
 
 

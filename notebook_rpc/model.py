@@ -6,7 +6,7 @@ The field names are those of the ADONotebook protocol, so these encode as they s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -41,6 +41,34 @@ class ResultColumn(msgspec.Struct, frozen=True):
 
     column: str
     datatype: str
+
+
+Row_co = TypeVar("Row_co", covariant=True)
+
+
+class Result(Protocol[Row_co]):
+    """What one statement returned. Its methods may block, and run on a worker thread.
+
+    ``columns`` is empty for a statement without rows; its names are distinct
+    (``unique_names``). ``count`` is the number of rows touched by a statement without rows
+    (0 for DDL), and -1 for one with rows. ``streaming`` says that rows still have to come
+    from the database: interrupting the connection spoils such a result.
+    """
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def streaming(self) -> bool: ...
+
+    def fetch(self, limit: int, /) -> Sequence[Row_co]:
+        """The next rows, at most *limit* (positive) of them; none at the end only."""
+        ...
+
+    def close(self) -> None:
+        """Free what the database holds for this result. May be called again."""
+        ...
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -110,8 +110,11 @@ class Stop:
     def never(cls) -> Stop:
         return cls(trio.Event(), trio.Event())
 
-    def request(self) -> None:
-        if self.draining.is_set():
+    def request(self, by: str) -> None:
+        """*by* is for the log: a signal's name, or the call that asked."""
+        again = self.draining.is_set()
+        logger.info("%s: %s", by, "interrupting" if again else "stopping")
+        if again:
             self.now.set()
         self.draining.set()
 
@@ -119,10 +122,7 @@ class Stop:
         """Take SIGTERM and SIGINT as requests."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                again = self.draining.is_set()
-                name = signal.Signals(number).name
-                logger.info("%s: %s", name, "interrupting" if again else "stopping")
-                self.request()
+                self.request(signal.Signals(number).name)
 
 
 async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], stop: Stop) -> None:
@@ -167,7 +167,7 @@ async def _serve_database(
     try:
         rpc = Rpc(
             session,
-            stop.draining.set,
+            partial(stop.request, "quit"),
             max_batch=settings.max_batch,
             stack_traces=settings.stack_traces,
         )

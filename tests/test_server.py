@@ -113,16 +113,16 @@ async def test_other_than_loopback_is_refused_before_anything_is_opened(host: st
 
 async def test_the_first_request_to_stop_drains_and_the_second_interrupts() -> None:
     stop = Stop.never()
-    stop.request()
+    stop.request("SIGTERM")
     assert (stop.draining.is_set(), stop.now.is_set()) == (True, False)
-    stop.request()
+    stop.request("SIGTERM")
     assert stop.now.is_set()
 
 
 async def test_a_signal_after_quit_interrupts() -> None:
     stop = Stop.never()
     stop.draining.set()  # as quit does
-    stop.request()
+    stop.request("SIGTERM")
     assert stop.now.is_set()
 
 

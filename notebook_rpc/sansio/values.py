@@ -28,7 +28,7 @@ import datetime
 import uuid
 from decimal import Decimal
 from itertools import starmap
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -37,7 +37,7 @@ from notebook_rpc.errors import QueryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from notebook_rpc.model import ResultColumn
+    from notebook_rpc.model import Result, ResultColumn
 
 Cell: TypeAlias = str | None
 
@@ -132,23 +132,10 @@ def _column(values: Sequence[object]) -> Sequence[Cell]:
     return list(map(convert, values))
 
 
-class Rows(Protocol):
-    """What is asked of a result: ``driver.Result``, which this layer does not know."""
-
-    @property
-    def columns(self) -> Sequence[ResultColumn]: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def streaming(self) -> bool: ...
-    def fetch(self, limit: int, /) -> Sequence[Sequence[object]]: ...
-    def close(self) -> None: ...
-
-
 class TextRows:
-    """A ``driver.TextResult`` over a ``driver.Result``: each row one JSON object."""
+    """A result whose rows are text, over one whose rows are values: each row one JSON object."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Result[Sequence[object]]) -> None:
         self._rows = rows
         self._failure: QueryError | None = None
         self._write: Callable[[Iterable[Sequence[Cell]]], list[str]] | None = None
@@ -166,7 +153,7 @@ class TextRows:
         return self._rows.streaming
 
     def fetch(self, limit: int, /) -> list[str]:
-        """As ``driver.TextResult.fetch``.
+        """As ``model.Result.fetch``.
 
         Raises:
             QueryError: a value or a column's name has no text. So does every later call:

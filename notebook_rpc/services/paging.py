@@ -12,7 +12,7 @@ from notebook_rpc.errors import Cancelled, QueryError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from notebook_rpc.driver import TextResult
+    from notebook_rpc.model import Result
 
 Page: TypeAlias = "tuple[bytes, ...]"
 """JSON text in pieces: an array of rows. Pieces are never joined, because joining 64 MiB
@@ -29,7 +29,7 @@ _CHUNK: Final = 2048  # rows of one read at most; DuckDB's vectors have as many
 class Pages:
     """The rows of one result, handed out once each and in order."""
 
-    def __init__(self, result: TextResult, max_bytes: int) -> None:
+    def __init__(self, result: Result[str], max_bytes: int) -> None:
         """*max_bytes* bounds a page's JSON text; a single larger row is a page of its own."""
         self.columns = result.columns
         self.count = result.count

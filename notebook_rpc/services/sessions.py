@@ -25,8 +25,8 @@ from notebook_rpc.services.paging import Pages
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from notebook_rpc.driver import Connection, TextResult
-    from notebook_rpc.model import Column, Parameters, ResultColumn, Table
+    from notebook_rpc.driver import Connection
+    from notebook_rpc.model import Column, Parameters, Result, ResultColumn, Table
     from notebook_rpc.services.paging import Page
     from notebook_rpc.services.workers import Workers
 
@@ -182,7 +182,7 @@ class Session:
 
     def _open(self, sql: str, parameters: Parameters | None) -> None:
         """On a worker: everything up to the first rows in one hand-over."""
-        result: TextResult
+        result: Result[str]
         if isinstance(self._connection, SupportsText):
             result = self._connection.execute_text(sql, parameters)
         else:

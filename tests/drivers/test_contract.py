@@ -18,8 +18,8 @@ from notebook_rpc_drivers import duckdb, fake, sqlite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from notebook_rpc.driver import Connection, Database, TextResult
-    from notebook_rpc.model import Parameters
+    from notebook_rpc.driver import Connection, Database
+    from notebook_rpc.model import Parameters, Result
 
 ResultT = TypeVar("ResultT")
 
@@ -130,7 +130,7 @@ def rows_of(connection: Connection, sql: str, parameters: Parameters | None = No
 
 def text_of(
     connection: Connection, sql: str, parameters: Parameters | None = None, /
-) -> TextResult:
+) -> Result[str]:
     """As the services do it."""
     if isinstance(connection, SupportsText):
         return connection.execute_text(sql, parameters)
