@@ -6,6 +6,7 @@ database. Every failure is one line on standard error that says what to do.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from functools import partial
@@ -19,11 +20,14 @@ from notebook_rpc.errors import DatabaseError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+logger = logging.getLogger(__name__)
+
 # Seconds. While a worker holds the interpreter, the event loop gets it back after at most
 # this; the default of 5 ms, many times over, is what stalls the loop under load.
 SWITCH_INTERVAL: Final = 0.0005
 
 EXIT_CODES: Final[dict[type[Exception], int]] = {
+    server.CannotClose: 1,
     config.ConfigError: 2,
     server.CannotBind: 3,
     DatabaseError: 4,
@@ -88,4 +92,7 @@ def _raise_file_limit() -> None:
     except ImportError:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as exc:  # where "unlimited" is more than the system allows
+        logger.debug("the limit of open files stays: %s", exc)

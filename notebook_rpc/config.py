@@ -204,7 +204,9 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     for variable, value in environ.items():
         if variable.startswith(ENV_PREFIX) and variable != f"{ENV_PREFIX}CONFIG":
             setting = _known(variable, variables, "there is no setting")
-            texts = value.split(",") if isinstance(setting.default, tuple) else value
+            texts: str | list[str] = value
+            if isinstance(setting.default, tuple):
+                texts = [text.strip() for text in value.split(",") if text.strip()]
             given[setting.name] = _parsed(setting, texts, variable)
     for name, setting in _SETTINGS.items():
         value = getattr(arguments, setting.name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from notebook_rpc import config, plugins
-from notebook_rpc.errors import InvalidParams
+from notebook_rpc.errors import InvalidParams, NotebookError
 from notebook_rpc.sansio.auth import Access
 from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
 from notebook_rpc.services.sessions import Session
@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 class CannotBind(Exception):
     """The address cannot be listened on."""
+
+
+class CannotClose(Exception):
+    """The database did not close well; what was committed may not be in its main file yet."""
 
 
 class Refused(config.ConfigError):
@@ -111,11 +115,16 @@ class Stop:
         return cls(trio.Event(), trio.Event())
 
     def request(self, by: str) -> None:
-        """*by* is for the log: a signal's name, or the call that asked."""
-        again = self.draining.is_set()
-        logger.info("%s: %s", by, "interrupting" if again else "stopping")
-        if again:
+        """*by* is for the log: a signal's name."""
+        if self.draining.is_set():
+            logger.info("%s: interrupting", by)
             self.now.set()
+        else:
+            self.drain(by)
+
+    def drain(self, by: str) -> None:
+        """As a first request, however many there were: what ``quit`` means."""
+        logger.info("%s: stopping", by)
         self.draining.set()
 
     async def on_signals(self) -> None:
@@ -134,6 +143,7 @@ async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], 
         ConfigError: the settings are invalid or unsafe.
         CannotBind: the message says which address, and why.
         DatabaseUnavailable: the database cannot be opened.
+        CannotClose: all went well, but for its very end.
     """
     _check_safety(settings)
     name, properties = config.read_url(settings.url)
@@ -146,13 +156,25 @@ async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], 
         try:
             await _serve_database(settings, database, workers, listening, stop)
         finally:
-            with trio.CancelScope(shield=True):
-                await workers.run(database.close)
-            logger.info("closed %s", database.description)
+            failure = await _close(database, workers)
+        if failure is not None:  # not before: it would hide why the server has ended
+            raise CannotClose(f"closing {database.description} failed: {failure}") from failure
     except InvalidParams as exc:
         raise config.ConfigError(str(exc)) from exc
     finally:
         workers.close()
+
+
+async def _close(database: Database, workers: Workers) -> NotebookError | None:
+    """Close the database; how that failed, if it did."""
+    with trio.CancelScope(shield=True):
+        try:
+            await workers.run(database.close)
+        except NotebookError as exc:
+            logger.error("closing %s failed: %s", database.description, exc)
+            return exc
+    logger.info("closed %s", database.description)
+    return None
 
 
 async def _serve_database(
@@ -167,7 +189,7 @@ async def _serve_database(
     try:
         rpc = Rpc(
             session,
-            partial(stop.request, "quit"),
+            partial(stop.drain, "quit"),
             max_batch=settings.max_batch,
             stack_traces=settings.stack_traces,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +52,18 @@ def test_the_file_may_be_named_by_the_environment_or_lie_in_the_usual_place(
     usual.parent.mkdir()
     usual.write_text("port = 8")
     assert load(XDG_CONFIG_HOME=str(tmp_path)).port == 8
+    assert load(XDG_CONFIG_HOME=str(tmp_path), NOTEBOOK_RPC_CONFIG=str(file)).port == 7
+    assert load("--config", str(usual), NOTEBOOK_RPC_CONFIG=str(file)).port == 8
+
+
+def test_without_a_word_from_xdg_the_usual_place_is_in_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tmp_path / ".config" / "notebook-rpc" / "config.toml"
+    usual.parent.mkdir(parents=True)
+    usual.write_text("port = 9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(XDG_CONFIG_HOME="").port == 9
 
 
 def test_every_setting_can_be_given_in_every_place(file: Path) -> None:
@@ -86,7 +99,19 @@ def test_toml_values_have_their_own_types(file: Path) -> None:
 
 def test_a_setting_with_several_values_repeats_its_flag_and_splits_its_variable() -> None:
     assert load("--allowed-host", "a", "--allowed-host", "b").allowed_host == ("a", "b")
-    assert load(NOTEBOOK_RPC_ALLOWED_HOST="a,b").allowed_host == ("a", "b")
+    assert load(NOTEBOOK_RPC_ALLOWED_HOST="a, b").allowed_host == ("a", "b")
+    assert load(NOTEBOOK_RPC_ALLOWED_HOST="").allowed_host == ()
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "YES"])
+def test_words_for_yes(text: str) -> None:
+    assert load(NOTEBOOK_RPC_INSECURE=text).insecure is True
+
+
+@pytest.mark.parametrize("text", ["false", "FALSE", "0", "no", "No"])
+def test_words_for_no(text: str, file: Path) -> None:
+    file.write_text("insecure = true")
+    assert load("--config", str(file), NOTEBOOK_RPC_INSECURE=text).insecure is False
 
 
 @pytest.mark.parametrize(
@@ -101,6 +126,7 @@ def test_sizes_may_have_units(text: str, size: int) -> None:
     ("argv", "complaint"),
     [
         (["--port", "66000"], "--port must be at most 65535, not '66000'"),
+        (["--port", "65536"], "--port must be at most 65535"),
         (["--port", "x"], "--port must be a whole number"),
         (["--port", "-1"], "--port must be a whole number"),
         (["--log-level", "loud"], "must be one of debug, info, warning, error"),
@@ -134,6 +160,12 @@ def test_a_wrong_file_says_where(file: Path, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load("--config", str(file))
     assert complaint in str(raised.value)
+
+
+def test_a_file_that_is_no_text_is_not_toml(file: Path) -> None:
+    file.write_bytes(b"port = \xff")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load("--config", str(file))
 
 
 def test_an_unknown_variable_names_the_nearest() -> None:
@@ -174,6 +206,8 @@ def test_an_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         ("new.duckdb", ("duckdb", {"database": "new.duckdb"})),
         ("new.db", ("duckdb", {"database": "new.db"})),
         ("new.sqlite", ("sqlite", {"database": "new.sqlite"})),
+        ("new.sqlite3", ("sqlite", {"database": "new.sqlite3"})),
+        ("sqlite:///a?mode=", ("sqlite", {"database": "a", "mode": ""})),
     ],
 )
 def test_a_url_is_split_into_driver_and_properties(
@@ -188,15 +222,29 @@ def test_a_file_tells_by_its_first_bytes_what_it_is(tmp_path: Path) -> None:
     assert config.read_url(str(path))[0] == "sqlite"
     path.write_bytes(bytes(8) + b"DUCK")
     assert config.read_url(str(path))[0] == "duckdb"
+    misnamed = path.rename(tmp_path / "data.sqlite")
+    assert config.read_url(str(misnamed))[0] == "duckdb"
 
 
 @pytest.mark.parametrize(
-    "url", ["duckdb://[::1", "postgresql://me:hunter2@h:port/", "sqlite:///a?password=hunter2&b"]
+    "url",
+    [
+        "duckdb://[::1",
+        "postgresql://me:hunter2@h:port/",
+        "postgresql://me:hunter2",  # where the port would be
+        "sqlite:///a?password=hunter2&b",
+    ],
 )
 def test_a_malformed_url_is_refused_without_being_repeated(url: str) -> None:
     with pytest.raises(ConfigError) as raised:
         config.read_url(url)
-    assert "hunter2" not in str(raised.value)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize("url", ["sqlite:///a?database=b", "sqlite:///a?mode=ro&mode=rw"])
+def test_a_url_gives_each_property_once(url: str) -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        config.read_url(url)
 
 
 def test_help_explains_every_flag() -> None:
@@ -205,3 +253,7 @@ def test_help_explains_every_flag() -> None:
     for name, setting in config._SETTINGS.items():  # noqa: SLF001
         assert name == "url" or f"--{name}" in parser.format_help()
         assert setting.metadata["help"]
+    shown = " ".join(parser.format_help().split())
+    assert "port to listen on; 0 for any (default: 1995)" in shown
+    assert "size of a page of rows (default: 64MiB)" in shown
+    assert "besides loopback names; may be repeated" in shown

@@ -81,14 +81,7 @@ def parse(body: bytes, max_batch: int) -> Call | Refused | list[Call | Refused]:
         return Refused(NULL, InvalidRequest("an empty batch"))
     if len(members) > max_batch:
         return Refused(NULL, InvalidRequest(f"a batch of more than {max_batch} requests"))
-    return [_parse_member(bytes(member)) for member in members]
-
-
-def _parse_member(body: bytes) -> Call | Refused:
-    try:
-        return _parse_one(body)
-    except _NOT_JSON as exc:
-        return Refused(NULL, _not_json(exc))
+    return [_parse_one(bytes(member)) for member in members]
 
 
 def _not_json(exc: Exception) -> ParseError:

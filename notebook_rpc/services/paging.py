@@ -58,12 +58,10 @@ class Pages:
         """The next page, if it is at hand and small; else None, and nothing has changed."""
         if self._lost:
             return None
-        if not self._held:
-            return EMPTY if self._ended else None
         if len(self._held) < limit and not self._ended:
             return None
-        if sum(map(len, self._held)) > min(FIRST_BYTES, self._max_bytes // 4):
-            return None  # up to 4 bytes a character: this page is certainly within its bound
+        if sum(map(len, self._held)) > FIRST_BYTES:
+            return None
         return self.page(limit)
 
     def page(self, limit: int) -> Page:
@@ -75,8 +73,6 @@ class Pages:
         while limit > 0:
             if not self._held:
                 self._held = list(self._fetch(limit, room))
-                if not self._held:
-                    break
             first = len(pieces) == 1
             taken, text = self._take(limit, room, at_least=1 if first else 0)
             if not taken:

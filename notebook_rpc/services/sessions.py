@@ -213,9 +213,13 @@ class Session:
             raise
 
     def _undo(self) -> bool:
-        """On a worker: whether there was a transaction to undo."""
-        if self._pages is not None:
-            self._pages.lose()
+        """On a worker: whether there was a transaction to undo. Whatever fails is logged: the
+        client must hear of its interrupt."""
+        try:
+            if self._pages is not None:
+                self._pages.lose()
+        except NotebookError:
+            logger.warning("cannot close a result after an interrupt", exc_info=True)
         try:
             return self._connection.rollback()
         except NotebookError:

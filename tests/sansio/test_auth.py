@@ -35,6 +35,7 @@ def test_loopback_names_are_ours(host: str | None) -> None:
         "evil.example",
         "evil.example:1995",
         "localhost.evil.example",
+        "evillocalhost",
         "127.0.0.1.evil.example",
         "127.0.0.1@evil.example",
         "evil.example@127.0.0.1",
@@ -54,6 +55,14 @@ def test_other_names_are_refused_which_stops_dns_rebinding(host: str) -> None:
     refusal = DEFAULT.refusal(host, None)
     assert refusal is not None
     assert "--allowed-host" in refusal
+
+
+@pytest.mark.parametrize("host", ["Evil.Example:1995", "evil.example"])
+def test_the_refusal_has_the_name_as_allowed_host_takes_it(host: str) -> None:
+    refusal = DEFAULT.refusal(host, None)
+    assert refusal is not None
+    assert refusal.endswith("--allowed-host evil.example)")
+    assert Access(frozenset({"evil.example"})).refusal(host, None) is None
 
 
 def test_allowed_hosts_are_ours_in_any_case_and_on_any_port() -> None:
@@ -93,7 +102,9 @@ def test_other_origins_are_refused(origin: str) -> None:
 
 def test_the_own_origin_may_pass() -> None:
     assert CONFIGURED.refusal("db.example:8443", "https://db.example:8443") is None
+    assert CONFIGURED.refusal("DB.Example:8443", "https://db.example:8443") is None
     assert CONFIGURED.refusal("db.example:8443", "https://db.example:1") is not None
+    assert CONFIGURED.refusal(None, "https://db.example:8443") is not None
 
 
 def test_allowed_origins_may_pass_exactly_as_they_were_given() -> None:

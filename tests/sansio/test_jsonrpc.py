@@ -116,6 +116,15 @@ def test_parameters_that_do_not_fit_say_which(params: jsonrpc.Params, complaint:
     assert complaint in str(refused.value)
 
 
+def test_a_method_without_parameters_says_so() -> None:
+    class NoParams(msgspec.Struct):
+        pass
+
+    assert jsonrpc.bind("finish", [], NoParams) == NoParams()
+    with pytest.raises(InvalidParams, match="finish takes no parameters, not 1"):
+        jsonrpc.bind("finish", [1], NoParams)
+
+
 # 5: the response object
 
 
@@ -145,8 +154,9 @@ def test_an_error_tells_sqlstate_and_position_where_the_database_does() -> None:
 
 
 def test_an_error_message_that_quotes_a_lone_surrogate_can_be_sent() -> None:
-    answer = json.loads(jsonrpc.error(b"1", NotebookError("bad \ud800")))
+    answer = json.loads(jsonrpc.error(b"1", NotebookError("bad \ud800"), "at \udfff"))
     assert answer["error"]["message"] == "bad \\ud800"
+    assert answer["error"]["data"]["stacktrace"] == "at \\udfff"
 
 
 def test_a_large_result_is_passed_on_in_pieces() -> None:
@@ -165,6 +175,11 @@ def test_a_batch_keeps_its_order_and_judges_each_member_alone() -> None:
     assert parsed[0] == Call(b"1", "a", [])
     assert code(parsed[1]) == -32600
     assert parsed[2] == Call(None, "b", [])
+
+
+@pytest.mark.parametrize("space", [b" ", b"\t", b"\r\n", b"\n \t\r"])
+def test_a_batch_may_begin_with_any_space_that_json_has(space: bytes) -> None:
+    assert parse(space + b'[{"jsonrpc":"2.0","method":"m"}]') == [Call(None, "m", [])]
 
 
 def test_an_empty_batch_is_an_invalid_request() -> None:
@@ -209,6 +224,12 @@ def test_what_is_not_json_is_a_parse_error(body: bytes) -> None:
     assert code(parsed) == -32700
     assert isinstance(parsed, Refused)
     assert parsed.id == b"null"
+
+
+def test_what_is_nested_too_deeply_is_told_so() -> None:
+    parsed = parse(b"[" * 1_000_000)
+    assert isinstance(parsed, Refused)
+    assert str(parsed.error) == "the request is not JSON: nested too deeply"
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", LONG])

@@ -31,6 +31,12 @@ def test_head_is_answered_where_get_is() -> None:
     assert table.find("HEAD", "/") == NotAllowed("OPTIONS, POST")
 
 
+def test_a_route_for_head_comes_before_the_one_for_get() -> None:
+    table = RoutingTable([("GET", "/a", 1), ("HEAD", "/a", 2)])
+    assert table.find("HEAD", "/a") == 2
+    assert table.find("GET", "/a") == 1
+
+
 def test_a_conflict_is_found_when_the_table_is_made() -> None:
     with pytest.raises(RouteConflict, match="two routes answer GET /a"):
         RoutingTable([("GET", "/a", 1), ("POST", "/a", 2), ("GET", "/a", 3)])

@@ -80,6 +80,15 @@ def test_a_call_that_needs_no_query_says_how_to_end_it(call: Call) -> None:
         pass
 
 
+@pytest.mark.parametrize("call", list(Call))
+def test_after_the_end_it_says_that_there_is_no_way_back(call: Call) -> None:
+    session = Session()
+    with session.calling(Call.QUIT):
+        pass
+    with pytest.raises(WrongState, match="the session has ended"), session.calling(call):
+        pass
+
+
 def test_a_cancelled_call_is_a_failed_call() -> None:
     session = Session()
     with pytest.raises(KeyboardInterrupt), session.calling(Call.EXECUTE):

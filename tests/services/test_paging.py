@@ -104,10 +104,31 @@ def test_the_cap_counts_bytes_and_not_characters() -> None:
     assert len(b"".join(pages.page(100))) <= 70
 
 
+@pytest.mark.parametrize("at_a_time", [1, 2, 100])
+def test_the_commas_between_what_was_read_in_turns_count_too(at_a_time: int) -> None:
+    for cap in range(4, 40):
+        pages = Pages(Rows(["11"] * 12, at_a_time), cap)
+        while len(page := b"".join(pages.page(100))) > len(b"[]"):
+            assert len(page) <= cap
+
+
 def test_a_row_larger_than_the_cap_is_a_page_of_its_own() -> None:
     big = json.dumps("x" * 1000)
     pages = Pages(Rows(["1", big, "2"]), 100)
     assert [read(pages.page(10)) for _ in range(4)] == [[1], ["x" * 1000], [2], []]
+
+
+def test_a_full_page_does_not_wait_for_another_row() -> None:
+    rows = Rows([json.dumps("x" * 1000), "2"], at_a_time=1)
+    assert len(read(Pages(rows, 100).page(10))) == 1
+    assert len(rows.fetches) == 1
+
+
+def test_small_rows_are_read_by_the_thousand_but_not_all_at_once() -> None:
+    rows = Rows([str(n) for n in range(10_000)])
+    assert len(read(Pages(rows, NO_CAP).page(10_000))) == 10_000
+    assert len(rows.fetches) < 10
+    assert max(rows.fetches) <= 2048
 
 
 def test_huge_rows_are_not_read_by_the_thousand() -> None:
@@ -128,6 +149,49 @@ def test_what_was_read_ahead_needs_no_more_reading() -> None:
     assert page is not None
     assert read(page) == list(range(FIRST_ROWS))
     assert rows.fetches == before
+
+
+@pytest.mark.parametrize("size", [1000, 10_000, FIRST_BYTES])
+def test_no_more_is_read_ahead_than_the_first_bytes_need(size: int) -> None:
+    rows = Rows([json.dumps("x" * size)] * 200)
+    Pages(rows, NO_CAP).read_ahead()
+    ahead = 200 - len(rows.left)
+    assert ahead <= max(16, FIRST_BYTES // size + 1)
+
+
+def test_no_more_is_read_ahead_than_the_first_rows() -> None:
+    rows = Rows(["1"] * 200, at_a_time=30)
+    Pages(rows, NO_CAP).read_ahead()
+    assert 200 - len(rows.left) == FIRST_ROWS
+
+
+def test_a_statement_without_rows_is_never_asked_for_any() -> None:
+    class NoRows(Rows):
+        columns = ()
+        count = 3
+
+    result = NoRows([])
+    pages = Pages(result, NO_CAP)
+    pages.read_ahead()
+    assert pages.ready(1) == EMPTY
+    assert pages.page(1) == EMPTY
+    assert result.fetches == []
+
+
+def test_a_result_streams_until_its_last_row_has_come() -> None:
+    pages = Pages(Rows(["1", "2"]), NO_CAP)
+    assert pages.streaming
+    pages.page(2)
+    assert pages.streaming  # nobody knows yet that there is no third
+    pages.page(2)
+    assert not pages.streaming
+
+
+def test_a_result_that_is_in_memory_does_not_stream() -> None:
+    class InMemory(Rows):
+        streaming = False
+
+    assert not Pages(InMemory(["1", "2"]), NO_CAP).streaming
 
 
 def test_a_short_result_is_known_to_be_at_its_end() -> None:
@@ -155,6 +219,15 @@ def test_a_lone_surrogate_is_an_error_of_this_call() -> None:
     pages = Pages(Rows(['"\ud800"']), NO_CAP)
     with pytest.raises(QueryError, match="UTF-8"):
         pages.page(1)
+
+
+def test_a_closed_result_keeps_no_rows() -> None:
+    rows = Rows(["1", "2"])
+    pages = Pages(rows, NO_CAP)
+    pages.read_ahead()
+    pages.close()
+    assert rows.closed
+    assert pages.ready(1) == EMPTY
 
 
 def test_a_lost_result_says_so_and_is_closed() -> None:

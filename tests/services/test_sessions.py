@@ -12,12 +12,15 @@ import trio
 import trio.testing
 
 from notebook_rpc.errors import Cancelled, NotebookError, QueryError, WrongState
-from notebook_rpc.services.sessions import Session
+from notebook_rpc.sansio.values import TextRows
+from notebook_rpc.services.sessions import Progress, Session
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from notebook_rpc.model import Parameters, Result
 
 CAP = 1 << 20
 
@@ -26,6 +29,7 @@ class Room:
     """A session, and the fake database behind it."""
 
     def __init__(self, workers: Workers) -> None:
+        self.workers = workers
         self.database = FakeDatabase()
         self.connection: FakeConnection = self.database.connect()
         self.session = Session(self.connection, workers, CAP)
@@ -89,6 +93,37 @@ async def test_a_query_from_execute_to_finish(room: Room) -> None:
     assert await room.state() == "NoActive"
 
 
+async def test_each_query_has_rows_of_its_own(room: Room) -> None:
+    for names in ("a", "b c"):
+        await room.session.execute(f"rows 2 {names}")
+        assert [list(row) for row in await room.rows(5)] == [names.split()] * 2
+        await room.session.finish()
+
+
+async def test_the_database_is_called_on_workers_only(room: Room) -> None:
+    class Watched(FakeConnection):
+        def arrive(self, call: str, detail: str = "") -> None:
+            super().arrive(call, detail)
+            threads[call] = threading.current_thread().name
+
+    threads: dict[str, str] = {}
+    session = Session(Watched(room.database), room.workers, CAP)
+    await session.tables(list)
+    await session.views(list)
+    await session.columns("", "", "", list)
+    await session.execute("rows 200")
+    await session.page(200)
+    await session.finish()
+    async with running(lambda: session.execute("wait")):
+        await room.waiting()
+        session.cancel()
+    await session.close()
+    assert threads.keys() == {
+        *("tables", "views", "columns", "execute", "fetch", "finish", "rollback", "close")
+    }
+    assert all(name.startswith("notebook-rpc-worker") for name in threads.values()), threads
+
+
 async def test_a_statement_without_rows(room: Room) -> None:
     await room.session.execute("count 7")
     assert await room.session.metadata() == []
@@ -145,6 +180,35 @@ async def test_execute_reads_the_first_page_ahead(room: Room) -> None:
     assert len(await room.rows(100)) == 10
     assert await room.rows(100) == []
     assert room.connection.calls == before
+
+
+async def test_what_was_read_ahead_is_handed_out_without_waiting(room: Room) -> None:
+    await room.session.execute("rows 10")
+    with trio.testing.assert_no_checkpoints():
+        await room.session.metadata()
+        await room.session.count()
+        assert len(await room.rows(100)) == 10
+
+
+async def test_a_page_keeps_within_the_sessions_bound(room: Room) -> None:
+    session = Session(room.connection, room.workers, max_page_bytes=60)
+    await session.execute("rows 1000")
+    pages = [b"".join(await session.page(100)) for _ in range(3)]
+    assert all(2 < len(page) <= 60 for page in pages)
+
+
+async def test_rows_that_the_database_writes_as_text_are_not_written_again(room: Room) -> None:
+    class Writing(FakeConnection):
+        def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> Result[str]:
+            return Texts(self.execute(sql, parameters))
+
+    class Texts(TextRows):
+        def fetch(self, limit: int, /) -> list[str]:
+            return [row.replace('"1"', '"one"') for row in super().fetch(limit)]
+
+    session = Session(Writing(room.database), room.workers, CAP)
+    await session.execute("rows 2")
+    assert decoded(await session.page(5)) == [{"n": "one"}, {"n": "2"}]
 
 
 async def test_a_failed_execute_leaves_no_active(room: Room) -> None:
@@ -222,6 +286,24 @@ async def test_cancel_interrupts_until_the_call_has_stopped(room: Room, interrup
     await room.session.execute("rows 1")
 
 
+async def test_a_call_that_cannot_be_interrupted_is_waited_for(room: Room) -> None:
+    class Deaf:
+        def __init__(self, real: FakeConnection) -> None:
+            self.execute, self.tables, self.views = real.execute, real.tables, real.views
+            self.columns, self.rollback, self.close = real.columns, real.rollback, real.close
+
+    session = Session(Deaf(room.connection), room.workers, CAP)
+    gate = room.database.gates["tables"] = Gate()
+    async with running(lambda: session.tables(list)) as outcome:
+        await happens(gate.reached)
+        assert session.cancel() is True
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcome == []
+        gate.opened.set()
+    assert outcome == [None]
+    assert room.connection.interrupts == 0
+
+
 async def test_cancel_without_a_running_call_is_false(room: Room) -> None:
     assert room.session.cancel() is False
     await room.session.execute("rows 1")
@@ -264,6 +346,18 @@ async def test_a_cancelled_statement_has_its_transaction_rolled_back(room: Room)
     assert not room.connection.in_transaction
 
 
+async def test_a_statement_that_fails_leaves_its_transaction_to_the_client(room: Room) -> None:
+    await room.session.execute("begin")
+    await room.session.finish()
+    with pytest.raises(QueryError):
+        await room.session.execute("error wrong")
+    await room.session.execute("error after 150 rows late")
+    with pytest.raises(QueryError):
+        await room.rows(200)
+    assert room.connection.in_transaction
+    assert "rollback" not in room.connection.calls
+
+
 async def test_a_rollback_that_fails_changes_nothing_for_the_client(
     room: Room, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -273,6 +367,23 @@ async def test_a_rollback_that_fails_changes_nothing_for_the_client(
         room.session.cancel()
     assert str(outcome[0]) == "execute was cancelled"
     assert "gone" in caplog.text
+
+
+async def test_a_result_that_fails_to_close_does_not_keep_the_transaction_open(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    await room.session.execute("begin")
+    await room.session.finish()
+    await room.session.execute("wait after 150 rows")
+    await room.session.page(100)
+    room.database.failures["finish"] = QueryError("stuck")
+    async with running(lambda: room.session.page(100)) as outcome:
+        await room.waiting()
+        room.session.cancel()
+    room.database.failures.clear()
+    assert str(outcome[0]) == "page was cancelled; its transaction was rolled back"
+    assert not room.connection.in_transaction
+    assert "stuck" in caplog.text
 
 
 async def test_a_caller_that_leaves_has_its_statement_stopped_and_undone(room: Room) -> None:
@@ -310,13 +421,54 @@ async def test_a_stream_that_an_interrupt_has_spoiled_counts_as_cancelled(room: 
     assert "finish" in room.connection.calls
 
 
-async def test_cancelling_a_catalog_call_leaves_the_open_result_alone(room: Room) -> None:
-    await room.session.execute("rows 150")
-    gate = room.database.gates["tables"] = Gate()
-    async with running(lambda: room.session.tables(list)):
+async def test_a_page_of_such_a_stream_counts_as_cancelled_too(room: Room) -> None:
+    await room.session.execute("rows 1000")
+    gate = room.database.gates["fetch"] = Gate()
+    async with running(lambda: room.session.page(200)) as outcome:
         await happens(gate.reached)
         room.session.cancel()
         gate.opened.set()
+    assert isinstance(outcome[0], Cancelled)
+    assert await room.state() == "Active"
+    with pytest.raises(Cancelled, match="call finish"):
+        await room.rows(1)
+
+
+async def test_the_undoing_waits_for_its_turn_behind_others() -> None:
+    workers = Workers(limit=1, spare=1)
+    room = Room(workers)
+    await room.session.execute("begin")
+    await room.session.finish()
+    gate = threading.Event()
+    scope = trio.CancelScope()
+
+    async def leave() -> None:
+        with scope:
+            await room.session.execute("wait")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        await room.waiting()
+        nursery.start_soon(workers.run, gate.wait)  # takes the only thread, once it is free
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        while room.session.progress().running is not None:
+            await trio.lowlevel.checkpoint()
+        gate.set()
+    assert "rollback" in room.connection.calls
+    assert not room.connection.in_transaction
+    await room.session.close()
+    workers.close()
+
+
+async def test_cancelling_a_catalog_call_leaves_the_open_result_alone(room: Room) -> None:
+    await room.session.execute("rows 150")
+    gate = room.database.gates["tables"] = Gate()
+    async with running(lambda: room.session.tables(list)) as outcome:
+        await happens(gate.reached)
+        room.session.cancel()
+        gate.opened.set()
+    assert outcome == [None]
     assert [len(await room.rows(100)) for _ in range(2)] == [100, 50]
 
 
@@ -333,6 +485,30 @@ async def test_close_waits_for_the_running_call_and_closes_the_connection(room: 
         assert not room.connection.closed
         gate.opened.set()
     assert room.connection.closed
+
+
+async def test_close_cannot_be_cancelled(room: Room) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await room.session.close()
+    assert room.connection.closed
+
+
+async def test_progress_tells_how_long_and_how_far_the_running_call_is(room: Room) -> None:
+    class Estimating(FakeConnection):
+        def progress(self) -> float | None:
+            return 0.25
+
+    session = Session(Estimating(room.database), room.workers, CAP)
+    assert session.progress() == Progress("NoActive", None, 0.0, 0, 0, None)
+    async with running(lambda: session.execute("wait")):
+        await room.waiting()
+        now = session.progress()
+        assert (now.running, now.fraction) == ("execute", 0.25)
+        assert 0 <= now.seconds < 60  # since it began, not since the epoch of some clock
+        assert room.session.progress().running is None
+        session.cancel()
+    assert session.progress() == Progress("NoActive", None, 0.0, 0, 0, None)
 
 
 async def test_progress_is_about_the_open_result_only(room: Room) -> None:

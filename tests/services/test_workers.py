@@ -6,15 +6,18 @@ import contextvars
 import gc
 import threading
 import weakref
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from notebook_rpc.services.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ class Interruptible:
 
 
 async def began(work: Interruptible) -> None:
-    await trio.to_thread.run_sync(work.began.wait)
+    assert await trio.to_thread.run_sync(work.began.wait, 5)
 
 
 async def test_the_value_and_the_error_are_the_works_own(workers: Workers) -> None:
@@ -68,6 +71,34 @@ async def test_work_runs_in_another_thread_with_the_callers_context(workers: Wor
 async def test_the_last_idle_worker_is_used_first(workers: Workers) -> None:
     first = await workers.run(threading.get_ident)
     assert [await workers.run(threading.get_ident) for _ in range(3)] == [first] * 3
+
+
+async def test_of_several_idle_workers_the_last_one_is_used_first(workers: Workers) -> None:
+    gates = [threading.Event(), threading.Event()]
+    idents: list[int] = []
+
+    async def occupy(gate: threading.Event) -> None:
+        idents.append(await workers.run(lambda: (gate.wait(), threading.get_ident())[1]))
+
+    async with trio.open_nursery() as nursery:
+        for gate in gates:
+            nursery.start_soon(occupy, gate)
+        await trio.testing.wait_all_tasks_blocked()
+        for done, gate in enumerate(gates, 1):
+            gate.set()
+            while len(idents) < done:
+                await trio.lowlevel.checkpoint()
+    assert await workers.run(threading.get_ident) == idents[1]
+    assert idents[0] != idents[1]
+
+
+async def test_whatever_work_raises_reaches_the_caller(workers: Workers) -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await workers.run(leave)
+    assert await workers.run(lambda: "alive") == "alive"
 
 
 async def test_slow_work_does_not_hold_up_quick_work(workers: Workers) -> None:
@@ -134,6 +165,66 @@ async def test_a_cancelled_call_is_interrupted_until_it_stops(
     assert work.interrupts == needed
 
 
+async def test_interrupts_follow_soon_and_then_every_50_ms(
+    workers: Workers, mock_clock: trio.testing.MockClock
+) -> None:
+    # The clock may jump here although it cannot see threads: the work ends by the tenth
+    # interrupt, and nothing but the event loop makes those.
+    work = Interruptible(needed=10)
+    times: list[float] = []
+
+    def interrupt() -> None:
+        times.append(trio.current_time())
+        work.interrupt()
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run, work, interrupt)
+            await began(work)
+            mock_clock.autojump_threshold = 0
+            scope.cancel()
+    gaps = [after - before for before, after in pairwise(times[:10])]
+    assert gaps == pytest.approx([0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.05])
+
+
+async def test_a_cancelled_call_gives_back_its_worker_and_its_place(workers: Workers) -> None:
+    idents: set[int] = set()
+    causes: list[BaseException | None] = []
+
+    async def call(work: Interruptible) -> None:
+        def identified() -> object:
+            idents.add(threading.get_ident())
+            return work()
+
+        try:
+            await workers.run(identified, work.interrupt)
+        except trio.Cancelled as cancelled:
+            causes.append(cancelled.__cause__)
+            raise
+
+    for _ in range(4):  # one more than there are places
+        work = Interruptible()
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call, work)
+                await began(work)
+                nursery.cancel_scope.cancel()
+    assert len(idents) == 1
+    assert [type(cause) for cause in causes] == [ConnectionError] * 4  # what the work said
+
+
+@pytest.mark.parametrize("interrupt", [None, lambda: None])
+async def test_work_may_end_at_the_moment_it_is_cancelled(
+    workers: Workers, interrupt: Callable[[], None] | None
+) -> None:
+    token = trio.lowlevel.current_trio_token()
+    for _ in range(50):
+        with trio.CancelScope() as scope:
+            cancel = partial(token.run_sync_soon, scope.cancel)
+            await workers.run(cancel, interrupt)
+        assert not scope.cancelled_caught  # the work was done all the same
+
+
 async def test_work_that_cannot_be_interrupted_is_waited_for(workers: Workers) -> None:
     began_it, gate = threading.Event(), threading.Event()
 
@@ -142,23 +233,22 @@ async def test_work_that_cannot_be_interrupted_is_waited_for(workers: Workers) -
         gate.wait()
 
     ended = trio.Event()
+    scope = trio.CancelScope()
 
     async def call() -> None:
-        with trio.CancelScope() as scope:
-            nursery.start_soon(cancel, scope)
+        with scope:
             await workers.run(work)
         ended.set()
-
-    async def cancel(scope: trio.CancelScope) -> None:
-        await trio.to_thread.run_sync(began_it.wait)
-        scope.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call)
         await trio.to_thread.run_sync(began_it.wait)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not ended.is_set()
-        gate.set()
+        scope.cancel()
+        try:
+            await trio.testing.wait_all_tasks_blocked()
+            assert not ended.is_set()
+        finally:
+            gate.set()  # or the worker would never end
     assert ended.is_set()
 
 
@@ -178,9 +268,33 @@ async def test_idle_workers_keep_nothing_alive(workers: Workers) -> None:
     value = await workers.run(Value)
     reference = weakref.ref(value)
     del value
-    await workers.run(lambda: None)
-    gc.collect()
-    assert reference() is None
+    with trio.fail_after(5):  # the worker may not have come to rest yet
+        while reference() is not None:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_an_error_is_freed_with_its_last_reference(workers: Workers) -> None:
+    class Failure(Exception):
+        pass
+
+    def fail() -> None:
+        raise Failure
+
+    async def call() -> weakref.ref[Failure]:
+        try:
+            await workers.run(fail)
+        except Failure as exc:
+            return weakref.ref(exc)
+        raise AssertionError
+
+    gc.disable()  # which would free a cycle, some time
+    try:
+        reference = await call()
+        with trio.fail_after(5):
+            while reference() is not None:
+                await trio.lowlevel.checkpoint()
+    finally:
+        gc.enable()
 
 
 async def test_threads_beyond_the_spare_ones_end(workers: Workers) -> None:

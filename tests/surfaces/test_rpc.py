@@ -177,6 +177,33 @@ async def test_page_may_be_asked_for_more_rows_than_there_are_numbers(client: Cl
     assert await client.result("page", 10**30) == [{"a": "1"}]
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("tables", {}),
+        ("columns", {}),
+        ("execute", {"sql": "select 1"}),
+        ("page", {"max": 1}),
+    ],
+)
+async def test_a_parameter_that_no_method_has_is_named(
+    client: Client, method: str, params: dict[str, object]
+) -> None:
+    assert "result" in await client.call(method, params)
+    error = (await client.call(method, params | {"unheard_of": 1}))["error"]
+    assert error["code"] == -32602
+    assert "unheard_of" in error["message"]
+    assert len(client.session.calls) == 1
+
+
+@pytest.mark.parametrize("params", ["text", 1, True])
+async def test_execute_takes_a_list_or_an_object_of_parameters(
+    client: Client, params: object
+) -> None:
+    assert (await client.call("execute", ["select ?", params]))["error"]["code"] == -32602
+    assert client.session.calls == []
+
+
 async def test_an_unknown_method_is_named(client: Client) -> None:
     error = (await client.call("drop"))["error"]
     assert error["code"] == -32601
@@ -206,6 +233,7 @@ async def test_a_bug_is_answered_without_its_details_and_logged(
     client.session.fails = ZeroDivisionError("secret")
     error = (await client.call("execute", ["x"]))["error"]
     assert error["code"] == -32603
+    assert error["message"] == "internal error; the server's log has the details"
     assert "secret" not in json.dumps(error)
     assert "secret" in caplog.text
 
@@ -215,7 +243,12 @@ async def test_a_bug_is_answered_without_its_details_and_logged(
 
 @pytest.mark.parametrize(
     "content_type",
-    [b"application/json", b"Application/JSON", b"application/json; charset=utf-8"],
+    [
+        b"application/json",
+        b"Application/JSON",
+        b"application/json; charset=utf-8",
+        b" application/json ; charset=utf-8",
+    ],
 )
 async def test_json_is_taken_with_and_without_parameters(
     client: Client, content_type: bytes
@@ -256,6 +289,15 @@ async def test_a_notification_is_carried_out_and_answered_with_204(client: Clien
         response = await client.post(body)
         assert (response.status, response.body) == (204, b"")
     assert client.session.calls == [("finish",)] * 2
+
+
+async def test_a_notification_that_meets_a_bug_is_not_answered_either(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.session.fails = ZeroDivisionError("a bug")
+    response = await client.post({"jsonrpc": "2.0", "method": "finish"})
+    assert (response.status, response.body) == (204, b"")
+    assert "a bug" in caplog.text
 
 
 async def test_a_batch_is_carried_out_in_order_with_an_answer_for_each_call(
