@@ -194,3 +194,18 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         cli.main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"notebook-rpc {__version__}\n"
+
+
+def test_a_system_that_allows_no_more_files_is_served_with_what_there_is(
+    serving: Callable[[Serve], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(*_: object) -> None:
+        return
+
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    serving(serve)
+    with monkeypatch.context() as patched:
+        patched.setattr(resource, "setrlimit", refuse)
+        assert cli.main(["serve"]) == 0
