@@ -122,11 +122,15 @@ class Settings:
     log_format: str = _setting("text", _one_of("text", "json"), "FORMAT", "text or json (lines)")
     grace: float = _setting(30.0, _seconds, "SECONDS", "time for running calls when stopping")
     max_threads: int = _setting(64, _positive, "N", "database calls that may run at a time")
+    max_sessions: int = _setting(100, _positive, "N", "sessions besides the default one")
     max_connections: int = _setting(4096, _positive, "N", "connections at a time")
     max_header: int = _setting(64 * 1024, _size, "SIZE", "size of a request's head")
     max_body: int = _setting(64 * 1024 * 1024, _size, "SIZE", "size of a request's body")
     max_page: int = _setting(64 * 1024 * 1024, _size, "SIZE", "size of a page of rows")
     max_batch: int = _setting(1000, _positive, "N", "requests in a JSON-RPC batch")
+    session_timeout: float = _setting(
+        1800.0, _seconds, "SECONDS", "time until a session that nobody uses ends"
+    )
     header_timeout: float = _setting(30.0, _seconds, "SECONDS", "time for a request's head")
     idle_timeout: float = _setting(300.0, _seconds, "SECONDS", "time without a request")
     send_timeout: float = _setting(60.0, _seconds, "SECONDS", "time without progress in sending")

@@ -52,6 +52,18 @@ class WrongState(NotebookError):
     slug, rpc_code, http_status = "wrong-state", -32001, 409
 
 
+class UnknownSession(NotebookError):
+    """There is no such session, or it has ended."""
+
+    slug, rpc_code, http_status = "unknown-session", -32002, 404
+
+
+class TooManySessions(NotebookError):
+    """No more sessions can be made until others end."""
+
+    slug, rpc_code, http_status = "too-many-sessions", -32003, 503
+
+
 class DatabaseError(NotebookError):
     """The database refused or failed. ``__cause__`` is the driver's own exception."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import secrets
 import signal
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,16 +17,17 @@ from notebook_rpc import config, plugins
 from notebook_rpc.errors import InvalidParams, NotebookError
 from notebook_rpc.sansio.auth import Access
 from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
+from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.workers import Workers
-from notebook_rpc.surfaces.rpc import Rpc
+from notebook_rpc.surfaces.rpc import Options, Rpc
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.listener import Listener, open_tcp
 from notebook_rpc.web import Response
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from notebook_rpc.config import Settings
     from notebook_rpc.driver import Database
@@ -65,14 +67,15 @@ class Gate:
         if refusal is not None:
             logger.warning("refused %s %r: %s", request.method, request.path, refusal)
             return Response(403)
+        if request.method == "OPTIONS" and (allow := self._routes.allow(request.path)):
+            return _preflight(origin, allow)
         found = self._routes.find(request.method, request.path)
         if found is None:
             return Response(404)
-        if request.method == "OPTIONS":
-            return _preflight(origin, self._routes.allow(request.path))
         if isinstance(found, NotAllowed):
             return Response(405, ((b"allow", found.allow.encode()),))
-        return found if origin is None else _readable_by(origin, found)
+        request.parameters = found.parameters
+        return found.target if origin is None else _readable_by(origin, found.target)
 
 
 def _preflight(origin: str | None, allow: str) -> Response:
@@ -185,26 +188,36 @@ async def _serve_database(
     stop: Stop,
 ) -> None:
     connection = await workers.run(database.connect)
-    session = Session(connection, workers, settings.max_page)
+    default = Session(connection, workers, settings.max_page)
+    sessions = Sessions(
+        database.connect,
+        workers,
+        partial(secrets.token_hex, 16),  # 128 bits are beyond guessing
+        max_page_bytes=settings.max_page,
+        limit=settings.max_sessions,
+        idle_seconds=settings.session_timeout,
+    )
     try:
-        rpc = Rpc(
-            session,
-            partial(stop.drain, "quit"),
-            max_batch=settings.max_batch,
-            stack_traces=settings.stack_traces,
-        )
+        options = Options(settings.max_batch, settings.stack_traces)
+        rpc = Rpc(default, sessions, partial(stop.drain, "quit"), options)
         access = Access(
             frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
             frozenset(settings.cors_origin),
         )
-        await _listen(settings, Gate([rpc], access), listening, stop)
+        await _listen(settings, Gate([rpc], access), sessions.expire, listening, stop)
     finally:
-        await session.close()
+        await sessions.close()
+        await default.close()
 
 
 async def _listen(
-    settings: Settings, gate: Gate, listening: Callable[[Sequence[str]], None], stop: Stop
+    settings: Settings,
+    gate: Gate,
+    beside: Callable[[], Awaitable[None]],
+    listening: Callable[[Sequence[str]], None],
+    stop: Stop,
 ) -> None:
+    """Serve connections, and run *beside* as long."""
     try:
         sockets = await open_tcp(settings.host, settings.port)
     except OSError as exc:
@@ -216,6 +229,7 @@ async def _listen(
             await listener.serve(sockets, task_status=task_status)
             nursery.cancel_scope.cancel()  # all have ended; nobody is left to be stopped
 
+        nursery.start_soon(beside)
         await nursery.start(run)
         listening([_url(sock) for sock in sockets])
         await stop.draining.wait()

@@ -6,8 +6,8 @@ the responses.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
@@ -18,7 +18,8 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 class Request:
     """One HTTP request. ``body`` is empty until it has been read.
 
-    ``path`` is percent-decoded and without the query; ``query`` is raw.
+    ``path`` is percent-decoded and without the query; ``query`` is raw. ``parameters`` are
+    the parts of the path that its route names.
     """
 
     method: str
@@ -26,6 +27,7 @@ class Request:
     query: str
     headers: Headers
     body: bytes = b""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, *name* in lower case; several are joined as RFC 9110, 5.3 says."""
@@ -60,7 +62,7 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Route:
-    """``handler`` answers ``method`` on ``path``."""
+    """``handler`` answers ``method`` on ``path``, where ``{name}`` stands for any one segment."""
 
     method: str
     path: str

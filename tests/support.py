@@ -83,8 +83,16 @@ class Server:
             pipe.close()
         return code
 
-    def client(self) -> Client:
-        return Client(self.port)
+    def client(self, path: str = "/") -> Client:
+        return Client(self.port, path)
+
+    def session(self) -> Client:
+        """A client with a session of its own."""
+        with self.client() as client:
+            client.connection.request("POST", "/sessions")
+            response = client.connection.getresponse()
+            assert response.status == 201
+            return self.client(json.loads(response.read())["url"])
 
     def memory(self) -> int:
         """Resident bytes of the process now (Linux)."""
@@ -124,7 +132,8 @@ class RpcError(Exception):
 class Client:
     """JSON-RPC over one keep-alive connection."""
 
-    def __init__(self, port: int, seconds: float = 60) -> None:
+    def __init__(self, port: int, path: str = "/", seconds: float = 60) -> None:
+        self.path = path
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
 
     def __enter__(self) -> Client:
@@ -135,10 +144,13 @@ class Client:
 
     def send(self, method: str, *params: object) -> None:
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-        self.connection.request("POST", "/", body, {"Content-Type": "application/json"})
+        self.connection.request("POST", self.path, body, {"Content-Type": "application/json"})
 
     def receive(self) -> Any:
-        answer = json.loads(self.connection.getresponse().read())
+        response = self.connection.getresponse()
+        body = response.read()
+        assert response.status == 200, (response.status, self.path)
+        answer = json.loads(body)
         if "error" in answer:
             raise RpcError(answer["error"])
         return answer["result"]

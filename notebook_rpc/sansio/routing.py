@@ -1,22 +1,31 @@
-"""Which handler answers a method on a path.
+"""Which target answers a method on a path.
 
-Paths match to the letter. A clash is found when the table is made, not when a request
-happens to meet it.
+A path is segments between slashes. A segment of a route matches to the letter, or, written
+``{name}``, any one segment that is not empty; where both would, the letters win. A clash is
+found when the table is made, not when a request happens to meet it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
 
 
 class RouteConflict(ValueError):
-    """Two routes answer the same method on the same path."""
+    """Two routes answer the same method on the same path, or one is malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """Where a request leads, and what the named segments of its path were."""
+
+    target: T
+    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +35,19 @@ class NotAllowed:
     allow: str
 
 
+@dataclass(slots=True)
+class _Node(Generic[T]):
+    """A place in the tree of segments: what comes after it, and what ends here."""
+
+    literal: dict[str, _Node[T]] = field(default_factory=dict)
+    named: _Node[T] | None = None
+    methods: dict[str, T] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
 class RoutingTable(Generic[T]):
-    """What every method on every path leads to."""
+    """What every method on every path leads to. A look-up takes time for the segments of its
+    path, not for the routes of the table."""
 
     def __init__(self, routes: Iterable[tuple[str, str, T]]) -> None:
         """*routes* are method, path and where they lead.
@@ -35,29 +55,69 @@ class RoutingTable(Generic[T]):
         Raises:
             RouteConflict: the message names the method and the path.
         """
-        self._paths: dict[str, dict[str, T]] = {}
+        self._root: _Node[T] = _Node()
         for method, path, target in routes:
-            methods = self._paths.setdefault(path, {})
-            if method in methods:
-                raise RouteConflict(f"two routes answer {method} {path}")
-            methods[method] = target
+            self._add(method, path, target)
 
-    def find(self, method: str, path: str) -> T | NotAllowed | None:
+    def _add(self, method: str, path: str, target: T) -> None:
+        if not path.startswith("/"):
+            raise RouteConflict(f"the path of {method} {path} does not begin with a slash")
+        node = self._root
+        names: list[str] = []
+        for segment in path.split("/"):
+            if segment.startswith("{") and segment.endswith("}"):
+                names.append(segment[1:-1])
+                node.named = node.named or _Node()
+                node = node.named
+            else:
+                node = node.literal.setdefault(segment, _Node())
+        if method in node.methods:
+            raise RouteConflict(f"two routes answer {method} {path}")
+        if node.methods and node.names != tuple(names):
+            raise RouteConflict(f"{method} {path} names its segments unlike another route")
+        node.names = tuple(names)
+        node.methods[method] = target
+
+    def find(self, method: str, path: str) -> Found[T] | NotAllowed | None:
         """The target, or why there is none: None means that the path does not exist.
 
         HEAD is answered wherever GET is (RFC 9110, 9.3.2); OPTIONS is not looked up here.
         """
-        methods = self._paths.get(path)
-        if methods is None:
+        found = _descend(self._root, path.split("/"), ())
+        if found is None:
             return None
-        target = methods.get(method)
+        node, values = found
+        target = node.methods.get(method)
         if target is None and method == "HEAD":
-            target = methods.get("GET")
-        return NotAllowed(self.allow(path)) if target is None else target
+            target = node.methods.get("GET")
+        if target is None:
+            return NotAllowed(_allow(node.methods))
+        return Found(target, dict(zip(node.names, values, strict=True)))
 
-    def allow(self, path: str) -> str:
-        """The Allow header's value for a path: every method it answers, OPTIONS included."""
-        methods = {*self._paths.get(path, ()), "OPTIONS"}
-        if "GET" in methods:
-            methods.add("HEAD")
-        return ", ".join(sorted(methods))
+    def allow(self, path: str) -> str | None:
+        """The Allow header's value for a path, OPTIONS included; None if it does not exist."""
+        found = _descend(self._root, path.split("/"), ())
+        return None if found is None else _allow(found[0].methods)
+
+
+def _descend(
+    node: _Node[T], segments: list[str], values: tuple[str, ...]
+) -> tuple[_Node[T], tuple[str, ...]] | None:
+    """The node that *segments* lead to, and what the named ones were. As deep as a route."""
+    if not segments:
+        return (node, values) if node.methods else None
+    first, *rest = segments
+    if first in node.literal:
+        found = _descend(node.literal[first], rest, values)
+        if found is not None:
+            return found
+    if node.named is not None and first:
+        return _descend(node.named, rest, (*values, first))
+    return None
+
+
+def _allow(methods: Iterable[str]) -> str:
+    allowed = {*methods, "OPTIONS"}
+    if "GET" in allowed:
+        allowed.add("HEAD")
+    return ", ".join(sorted(allowed))

@@ -68,9 +68,15 @@ class Session:
         self._pending, after = call, ON_FAILURE.get(call, self.state)
         try:
             yield
-            after = TRANSITIONS[self.state][call]
+            after = TRANSITIONS[self.state].get(call, after)
         finally:  # a cancelled call is a failed call
-            self._pending, self.state = None, after
+            self._pending = None
+            if self.state is not TERMINATED:
+                self.state = after
+
+    def terminate(self) -> None:
+        """End the session from outside, whatever its state; a call that runs is its last."""
+        self.state = TERMINATED
 
 
 def _refusal(call: Call, state: State) -> str:

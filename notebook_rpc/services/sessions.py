@@ -146,7 +146,9 @@ class Session:
         )
 
     async def close(self) -> None:
-        """Close the connection, once no call runs. Cannot be cancelled."""
+        """Close the connection once the running call has ended; those that wait behind it are
+        refused. Cannot be cancelled."""
+        self._machine.terminate()
         with trio.CancelScope(shield=True):
             async with self._turn:
                 await self._workers.run(self._connection.close)

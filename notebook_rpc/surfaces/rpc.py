@@ -1,4 +1,4 @@
-"""The ADONotebook protocol: JSON-RPC 2.0 posted to ``/``.
+"""The ADONotebook protocol: JSON-RPC 2.0 posted to ``/`` or to a session of one's own.
 
 Where the protocol leaves room, docs/protocols/adonotebook.md says what we do. Everything
 that reaches JSON-RPC is answered with status 200, everything that does not with an empty
@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import logging
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from notebook_rpc.errors import MethodNotFound, NotebookError
+from notebook_rpc.errors import MethodNotFound, NotebookError, UnknownSession
 from notebook_rpc.sansio import jsonrpc
 from notebook_rpc.web import Response, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
     from notebook_rpc.model import Column, Parameters, ResultColumn, Table
-    from notebook_rpc.web import Request, Send
+    from notebook_rpc.web import Request, Send, Stream
 
 T = TypeVar("T")
+Method: TypeAlias = Callable[[Any, Any], Awaitable[Sequence[bytes]]]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +54,16 @@ class Session(Protocol):
     def progress(self) -> object: ...
 
 
+DEFAULT: Final = "default"
+"""The name of the connection that the server was started with."""
+
+
+class CreateBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Of ``POST /sessions``."""
+
+    connection: Literal["default"] | None = None
+
+
 class NoParams(msgspec.Struct, forbid_unknown_fields=True):
     """Of every method not named below."""
 
@@ -70,59 +85,50 @@ class PageParams(msgspec.Struct, forbid_unknown_fields=True):
     max: Annotated[int, msgspec.Meta(gt=0)]
 
 
-class Rpc:
-    """One session for all who post to ``/``, as ADONotebook has it."""
+class Sessions(Protocol):
+    """Where the other sessions live; ``services.registry.Sessions`` explains each."""
+
+    async def create(self) -> str: ...
+    def using(self, id_: str, /) -> AbstractContextManager[Session]: ...
+    async def end(self, id_: str, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``max_batch`` is the most calls of one batch; ``stack_traces``: errors have them."""
+
+    max_batch: int
+    stack_traces: bool = False
+
+
+class Dialogue:
+    """JSON-RPC with one session: a message in, its answer out, over whatever carries them."""
 
     def __init__(
-        self,
-        session: Session,
-        stop_server: Callable[[], None],
-        *,
-        max_batch: int,
-        stack_traces: bool = False,
+        self, session: Session, quit_: Callable[[], Awaitable[None]], options: Options
     ) -> None:
-        """*stop_server* is called after ``quit`` has succeeded; it must return at once."""
+        """*quit_* is awaited after the method ``quit`` has succeeded, before its answer."""
         self._session = session
-        self._stop_server = stop_server
-        self._max_batch = max_batch
-        self._stack_traces = stack_traces
-        self._methods: dict[str, tuple[type[msgspec.Struct], Method]] = {
-            "tables": (NoParams, self._tables),
-            "views": (NoParams, self._views),
-            "columns": (ColumnsParams, self._columns),
-            "execute": (ExecuteParams, self._execute),
-            "metadata": (NoParams, self._metadata),
-            "count": (NoParams, self._count),
-            "page": (PageParams, self._page),
-            "finish": (NoParams, self._finish),
-            "quit": (NoParams, self._quit),
-            "cancel": (NoParams, self._cancel),
-            "progress": (NoParams, self._progress),
-        }
+        self._quit = quit_
+        self._options = options
 
-    def routes(self) -> Iterable[Route]:
-        yield Route("POST", "/", self.post)
-
-    async def post(self, request: Request) -> Response:
-        media_type = (request.header(b"content-type") or "").partition(";")[0]
-        if media_type.strip().lower() != "application/json":
-            return Response(415)
-        message = jsonrpc.parse(request.body, self._max_batch)
-        if not isinstance(message, list):
-            answer = await self._answer(message)
-            return Response(204) if answer is None else Response(200, JSON, answer)
-        if all(isinstance(call, jsonrpc.Call) and call.id is None for call in message):
-            for call in message:
-                await self._answer(call)
-            return Response(204)
-        return Response(200, JSON, lambda send: self._answer_batch(message, send))
+    async def answer(self, message: bytes) -> Sequence[bytes] | Stream | None:
+        """Carry *message* out. The answer to a batch is a stream; None: there is none."""
+        parsed = jsonrpc.parse(message, self._options.max_batch)
+        if not isinstance(parsed, list):
+            return await self._answer_one(parsed)
+        if all(isinstance(call, jsonrpc.Call) and call.id is None for call in parsed):
+            for call in parsed:
+                await self._answer_one(call)
+            return None
+        return lambda send: self._answer_batch(parsed, send)
 
     async def _answer_batch(self, calls: list[jsonrpc.Call | jsonrpc.Refused], send: Send) -> None:
         """One call after the other, each answer sent before the next call begins: a batch of
         a thousand pages needs the memory of one."""
         opening = b"["
         for call in calls:
-            answer = await self._answer(call)
+            answer = await self._answer_one(call)
             if answer is not None:
                 await send(opening + answer[0])
                 for piece in answer[1:]:
@@ -130,7 +136,7 @@ class Rpc:
                 opening = b","
         await send(b"]")
 
-    async def _answer(self, call: jsonrpc.Call | jsonrpc.Refused) -> Sequence[bytes] | None:
+    async def _answer_one(self, call: jsonrpc.Call | jsonrpc.Refused) -> Sequence[bytes] | None:
         """Carry out a call; None for a notification, whatever came of it."""
         if isinstance(call, jsonrpc.Refused):
             return [self._error(call.id, call.error)]
@@ -146,53 +152,163 @@ class Rpc:
 
     async def _carry_out(self, call: jsonrpc.Call) -> Sequence[bytes]:
         try:
-            signature, method = self._methods[call.method]
+            signature, method = METHODS[call.method]
         except KeyError:
             raise MethodNotFound(f"there is no method {call.method!r}") from None
-        return await method(jsonrpc.bind(call.method, call.params, signature))
+        result = await method(self._session, jsonrpc.bind(call.method, call.params, signature))
+        if method is _quit:
+            await self._quit()
+        return result
 
     def _error(self, id_: bytes, exc: NotebookError) -> bytes:
-        stack = "".join(traceback.format_exception(exc)) if self._stack_traces else ""
-        return jsonrpc.error(id_, exc, stack)
+        trace = self._options.stack_traces
+        return jsonrpc.error(id_, exc, "".join(traceback.format_exception(exc)) if trace else "")
 
-    async def _tables(self, _: NoParams) -> Sequence[bytes]:
-        return [await self._session.tables(jsonrpc.encode)]
 
-    async def _views(self, _: NoParams) -> Sequence[bytes]:
-        return [await self._session.views(jsonrpc.encode)]
+class Rpc:
+    """The routes: one session for all who post to ``/``, as ADONotebook has it, and others for
+    those who make their own."""
 
-    async def _columns(self, params: ColumnsParams) -> Sequence[bytes]:
-        names = (params.catalog or "", params.schema or "", params.table or "")
-        return [await self._session.columns(*names, jsonrpc.encode)]
+    def __init__(
+        self,
+        default: Session,
+        sessions: Sessions,
+        stop_server: Callable[[], None],
+        options: Options,
+    ) -> None:
+        """*stop_server* is called after ``quit`` at ``/`` has succeeded; it must not wait."""
+        self._sessions = sessions
+        self._stop_server = stop_server
+        self._options = options
+        self._default = Dialogue(default, self._quit_server, options)
 
-    async def _execute(self, params: ExecuteParams) -> Sequence[bytes]:
-        await self._session.execute(params.sql, params.params)
-        return [b"true"]
+    def routes(self) -> Iterable[Route]:
+        yield Route("POST", "/", self.post)
+        yield Route("POST", "/sessions", self.create)
+        yield Route("POST", "/sessions/{id}", self.post_to_session)
+        yield Route("DELETE", "/sessions/{id}", self.end)
 
-    async def _metadata(self, _: NoParams) -> Sequence[bytes]:
-        return [jsonrpc.encode(await self._session.metadata())]
+    async def post(self, request: Request) -> Response:
+        return await self._exchange(self._default, request)
 
-    async def _count(self, _: NoParams) -> Sequence[bytes]:
-        return [jsonrpc.encode(await self._session.count())]
+    async def create(self, request: Request) -> Response:
+        """Make a session; the body, if any, is ``{"connection": name}``."""
+        if request.body:
+            if not _is_json(request):
+                return Response(415)
+            try:
+                msgspec.json.decode(request.body, type=CreateBody)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return Response(400)
+        try:
+            id_ = await self._sessions.create()
+        except NotebookError as exc:
+            logger.warning("cannot make a session: %s", exc)
+            retry = ((b"retry-after", b"1"),) if exc.http_status == 503 else ()
+            return Response(exc.http_status, retry)
+        url = f"/sessions/{id_}"
+        body = jsonrpc.encode({"id": id_, "url": url, "connection": DEFAULT})
+        return Response(201, (*JSON, (b"location", url.encode())), body)
 
-    async def _page(self, params: PageParams) -> Sequence[bytes]:
-        return await self._session.page(params.max)
+    async def post_to_session(self, request: Request) -> Response:
+        id_ = request.parameters["id"]
+        try:
+            with self._sessions.using(id_) as session:
+                dialogue = Dialogue(session, partial(self._sessions.end, id_), self._options)
+                response = await self._exchange(dialogue, request)
+        except UnknownSession:
+            return Response(404)
+        if callable(response.body):  # a batch goes on when this has returned
+            response.body = self._in_use(id_, response.body)
+        return response
 
-    async def _finish(self, _: NoParams) -> Sequence[bytes]:
-        await self._session.finish()
-        return [b"true"]
+    async def end(self, request: Request) -> Response:
+        try:
+            await self._sessions.end(request.parameters["id"])
+        except UnknownSession:
+            return Response(404)
+        return Response(204)
 
-    async def _quit(self, _: NoParams) -> Sequence[bytes]:
-        await self._session.quit()
+    async def _exchange(self, dialogue: Dialogue, request: Request) -> Response:
+        if not _is_json(request):
+            return Response(415)
+        answer = await dialogue.answer(request.body)
+        return Response(204) if answer is None else Response(200, JSON, answer)
+
+    def _in_use(self, id_: str, body: Stream) -> Stream:
+        async def stream(send: Send) -> None:
+            with self._sessions.using(id_):
+                await body(send)
+
+        return stream
+
+    async def _quit_server(self) -> None:
         self._stop_server()
-        return [b"null"]
-
-    async def _cancel(self, _: NoParams) -> Sequence[bytes]:
-        return [jsonrpc.encode(self._session.cancel())]
-
-    async def _progress(self, _: NoParams) -> Sequence[bytes]:
-        return [jsonrpc.encode(self._session.progress())]
 
 
-if TYPE_CHECKING:
-    Method = Callable[[Any], Awaitable[Sequence[bytes]]]
+def _is_json(request: Request) -> bool:
+    media_type = (request.header(b"content-type") or "").partition(";")[0]
+    return media_type.strip().lower() == "application/json"
+
+
+async def _tables(session: Session, _: NoParams) -> Sequence[bytes]:
+    return [await session.tables(jsonrpc.encode)]
+
+
+async def _views(session: Session, _: NoParams) -> Sequence[bytes]:
+    return [await session.views(jsonrpc.encode)]
+
+
+async def _columns(session: Session, params: ColumnsParams) -> Sequence[bytes]:
+    names = (params.catalog or "", params.schema or "", params.table or "")
+    return [await session.columns(*names, jsonrpc.encode)]
+
+
+async def _execute(session: Session, params: ExecuteParams) -> Sequence[bytes]:
+    await session.execute(params.sql, params.params)
+    return [b"true"]
+
+
+async def _metadata(session: Session, _: NoParams) -> Sequence[bytes]:
+    return [jsonrpc.encode(await session.metadata())]
+
+
+async def _count(session: Session, _: NoParams) -> Sequence[bytes]:
+    return [jsonrpc.encode(await session.count())]
+
+
+async def _page(session: Session, params: PageParams) -> Sequence[bytes]:
+    return await session.page(params.max)
+
+
+async def _finish(session: Session, _: NoParams) -> Sequence[bytes]:
+    await session.finish()
+    return [b"true"]
+
+
+async def _quit(session: Session, _: NoParams) -> Sequence[bytes]:
+    await session.quit()
+    return [b"null"]
+
+
+async def _cancel(session: Session, _: NoParams) -> Sequence[bytes]:
+    return [jsonrpc.encode(session.cancel())]
+
+
+async def _progress(session: Session, _: NoParams) -> Sequence[bytes]:
+    return [jsonrpc.encode(session.progress())]
+
+
+METHODS: Final[Mapping[str, tuple[type[msgspec.Struct], Method]]] = {
+    "tables": (NoParams, _tables),
+    "views": (NoParams, _views),
+    "columns": (ColumnsParams, _columns),
+    "execute": (ExecuteParams, _execute),
+    "metadata": (NoParams, _metadata),
+    "count": (NoParams, _count),
+    "page": (PageParams, _page),
+    "finish": (NoParams, _finish),
+    "quit": (NoParams, _quit),
+    "cancel": (NoParams, _cancel),
+    "progress": (NoParams, _progress),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -201,3 +202,95 @@ def test_two_clients_at_once_get_their_own_answers(server: Server) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+# Sessions of one's own
+
+
+def test_sessions_are_strict_each_for_itself(server: Server) -> None:
+    with server.session() as one, server.session() as two:
+        one.call("execute", ENDLESS)
+        two.call("execute", "select 1 as a")
+        assert len(one.call("page", 10)) == 10
+        assert two.call("page", 10) == [{"a": "1"}]
+        with pytest.raises(RpcError) as refused:
+            one.call("execute", "select 2")
+        assert refused.value.code == -32001
+        two.call("finish")
+
+
+def test_a_slow_query_leaves_other_sessions_quick(server: Server) -> None:
+    slow = [server.session() for _ in range(os.cpu_count() or 1)]
+    with server.session() as quick:
+        for each in slow:
+            each.send("execute", SLOW)
+        taken = []
+        for _ in range(20):
+            began = time.monotonic()
+            quick.rows("select 1 as a")
+            taken.append(time.monotonic() - began)
+    for each in slow:
+        each.connection.close()
+    assert sorted(taken)[10] < 0.25, taken
+
+
+def test_temporary_tables_and_transactions_are_a_sessions_own(server: Server) -> None:
+    with server.session() as one, server.session() as two:
+        one.rows("create temp table own(a int)")
+        one.rows("begin")
+        one.rows("create table not_yet(a int)")
+        names = {table["table"] for table in two.call("tables")}
+        assert not names & {"own", "not_yet"}
+        one.rows("rollback")
+
+
+def test_a_session_ends_by_delete_and_by_quit_and_is_gone_then(server: Server) -> None:
+    with server.session() as deleted:
+        deleted.connection.request("DELETE", deleted.path)
+        assert status(deleted) == 204
+        deleted.connection.request("DELETE", deleted.path)
+        assert status(deleted) == 404
+    with server.session() as quitting, server.client() as default:
+        assert quitting.call("quit") is None
+        quitting.send("tables")
+        assert status(quitting) == 404
+        assert default.call("progress")["state"] == "NoActive"
+
+
+def test_delete_interrupts_the_running_call(server: Server) -> None:
+    with server.session() as one, server.client(one.path) as other:
+        one.send("execute", SLOW)
+        wait_until_running(other, "execute")
+        other.connection.request("DELETE", one.path)
+        assert status(other) == 204
+        with pytest.raises(RpcError) as cancelled:
+            one.receive()
+        assert cancelled.value.code == -32800
+
+
+def test_sessions_expire_and_are_limited() -> None:
+    with (
+        Server("--session-timeout", "0.3", "--max-sessions", "2") as server,
+        server.session() as one,
+        server.session(),
+        server.client() as third,
+    ):
+        third.connection.request("POST", "/sessions")
+        response = third.connection.getresponse()
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "1"
+        assert response.read() == b""
+        one.send("execute", SLOW)  # a session at work is not idle
+        while not any("idle too long" in line for line in server.log):
+            continue
+        assert third.call("progress")["state"] == "NoActive"
+        with server.client(one.path) as other:
+            assert other.call("cancel") is True
+        with pytest.raises(RpcError):
+            one.receive()
+
+
+def status(client: Client) -> int:
+    response = client.connection.getresponse()
+    response.read()
+    return response.status

@@ -50,6 +50,15 @@ class SessionMachine(RuleBasedStateMachine):
         ):
             pass
 
+    @rule(call=st.sampled_from(Call), during=st.booleans())
+    def ended_from_outside(self, call: Call, during: bool) -> None:
+        if during and self.legal(call):
+            with self.session.calling(call):
+                self.session.terminate()
+        else:
+            self.session.terminate()
+        self.terminated = True
+
     @invariant()
     def agrees_with_the_model(self) -> None:
         expected = (

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from notebook_rpc.errors import QueryError, WrongState
+from notebook_rpc.errors import (
+    DatabaseUnavailable,
+    NotebookError,
+    QueryError,
+    TooManySessions,
+    UnknownSession,
+    WrongState,
+)
 from notebook_rpc.model import Column, ResultColumn, Table
-from notebook_rpc.surfaces.rpc import Rpc
+from notebook_rpc.sansio.routing import Found, RoutingTable
+from notebook_rpc.surfaces.rpc import Options, Rpc
 from notebook_rpc.web import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from notebook_rpc.model import Parameters
 
@@ -77,17 +86,60 @@ class Remembering:
         return {"state": "NoActive"}
 
 
+class Others:
+    """Sessions by their id; ``create`` makes "1", "2" and so on, ``using`` counts its users."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Remembering] = {}
+        self.users = 0
+        self.fails: NotebookError | None = None
+
+    async def create(self) -> str:
+        if self.fails is not None:
+            raise self.fails
+        id_ = str(len(self.all) + 1)
+        self.all[id_] = Remembering()
+        return id_
+
+    @contextmanager
+    def using(self, id_: str, /) -> Iterator[Remembering]:
+        if id_ not in self.all:
+            raise UnknownSession
+        self.users += 1
+        yield self.all[id_]
+        self.users -= 1
+
+    async def end(self, id_: str, /) -> None:
+        if id_ not in self.all:
+            raise UnknownSession
+        del self.all[id_]
+
+
 class Client:
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, options: Options | None = None) -> None:
         self.session = Remembering()
+        self.others = Others()
         self.stopped: list[bool] = []
         stop = lambda: self.stopped.append(True)  # noqa: E731
-        self.rpc = Rpc(self.session, stop, **{"max_batch": 5} | options)
+        self.rpc = Rpc(self.session, self.others, stop, options or Options(max_batch=5))
+        routes = ((route.method, route.path, route.handler) for route in self.rpc.routes())
+        self.table = RoutingTable(routes)
 
-    async def post(self, body: object, content_type: bytes = b"application/json") -> Response:
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: object = b"",
+        content_type: bytes = b"application/json",
+    ) -> Response:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = ((b"host", b"localhost"), (b"content-type", content_type))
-        return await self.rpc.post(Request("POST", "/", "", headers, raw))
+        found = self.table.find(method, path)
+        assert isinstance(found, Found)
+        return await found.target(Request(method, path, "", headers, raw, found.parameters))
+
+    async def post(self, body: object, content_type: bytes = b"application/json") -> Response:
+        return await self.request("POST", "/", body, content_type)
 
     async def call(self, method: str, params: object = ()) -> Any:
         response = await self.post({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
@@ -220,7 +272,7 @@ async def test_a_failed_call_has_code_message_slug_and_stacktrace(client: Client
 
 
 async def test_stack_traces_are_shown_on_request() -> None:
-    client = Client(stack_traces=True)
+    client = Client(Options(max_batch=5, stack_traces=True))
     client.session.fails = QueryError("no")
     trace = (await client.call("execute", ["x"]))["error"]["data"]["stacktrace"]
     assert trace.startswith("Traceback")
@@ -337,3 +389,83 @@ async def test_a_batch_over_the_limit_is_refused_as_one(client: Client) -> None:
     response = await client.post([{"jsonrpc": "2.0", "id": 1, "method": "tables"}] * 6)
     assert json.loads(await text(response))["error"]["code"] == -32600
     assert client.session.calls == []
+
+
+# Sessions of one's own
+
+EXECUTE = {"jsonrpc": "2.0", "id": 1, "method": "execute", "params": ["select 1"]}
+QUIT = {"jsonrpc": "2.0", "id": 1, "method": "quit"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"connection": null}', b'{"connection":"default"}'])
+async def test_a_session_is_made_and_told_where_it_is(client: Client, body: bytes) -> None:
+    response = await client.request("POST", "/sessions", body)
+    assert response.status == 201
+    assert dict(response.headers)[b"location"] == b"/sessions/1"
+    assert dict(response.headers)[b"content-type"] == b"application/json"
+    told = json.loads(await text(response))
+    assert told == {"id": "1", "url": "/sessions/1", "connection": "default"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'{"connection": "other"}', b'{"name": "x"}', b"\xff"]
+)
+async def test_a_session_that_cannot_be_understood_is_not_made(client: Client, body: bytes) -> None:
+    response = await client.request("POST", "/sessions", body)
+    assert (response.status, response.body) == (400, b"")
+    response = await client.request("POST", "/sessions", b"{}", b"text/plain")
+    assert (response.status, response.body) == (415, b"")
+    assert client.others.all == {}
+
+
+@pytest.mark.parametrize("failure", [TooManySessions("full"), DatabaseUnavailable("gone")])
+async def test_a_session_that_cannot_be_opened_is_503(
+    client: Client, failure: NotebookError, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.others.fails = failure
+    response = await client.request("POST", "/sessions")
+    assert (response.status, response.body) == (503, b"")
+    assert response.headers == ((b"retry-after", b"1"),)
+    assert str(failure) in caplog.text
+
+
+async def test_calls_go_to_the_session_they_are_posted_to(client: Client) -> None:
+    await client.request("POST", "/sessions")
+    await client.request("POST", "/sessions")
+    assert (await client.request("POST", "/sessions/2", EXECUTE)).status == 200
+    assert client.others.all["2"].calls == [("execute", "select 1", None)]
+    assert client.others.all["1"].calls == client.session.calls == []
+
+
+async def test_an_unknown_session_is_404(client: Client) -> None:
+    for method in ("POST", "DELETE"):
+        response = await client.request(method, "/sessions/9", EXECUTE)
+        assert (response.status, response.body) == (404, b"")
+
+
+async def test_delete_ends_a_session(client: Client) -> None:
+    await client.request("POST", "/sessions")
+    assert (await client.request("DELETE", "/sessions/1")).status == 204
+    assert client.others.all == {}
+
+
+async def test_quit_ends_its_own_session_and_not_the_server(client: Client) -> None:
+    await client.request("POST", "/sessions")
+    response = await client.request("POST", "/sessions/1", QUIT)
+    assert json.loads(await text(response))["result"] is None
+    assert client.others.all == {}
+    assert client.stopped == []
+
+
+async def test_a_session_is_in_use_while_a_batch_is_being_answered(client: Client) -> None:
+    await client.request("POST", "/sessions")
+    response = await client.request("POST", "/sessions/1", [EXECUTE])
+    users: list[int] = []
+
+    async def send(_: bytes) -> None:
+        users.append(client.others.users)
+
+    assert callable(response.body)
+    await response.body(send)
+    assert set(users) == {1}
+    assert client.others.users == 0

@@ -1,0 +1,142 @@
+"""All sessions of a server by their id, and the end of those that nobody uses any more."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from notebook_rpc.errors import NotebookError, TooManySessions, UnknownSession
+from notebook_rpc.services.sessions import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from notebook_rpc.driver import Connection
+    from notebook_rpc.services.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+SHOWN: Final = 6  # characters of an id in the log: enough to follow it, too few to use it
+
+
+@dataclass(slots=True)
+class _Entry:
+    session: Session
+    users: int  # requests that are being answered with it
+    used: float  # when the last of them ended, on Trio's clock
+
+
+class Sessions:
+    """The sessions that clients made for themselves. The server's default one is not here.
+
+    Whoever knows a session's id may use it, so ids must be beyond guessing.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        workers: Workers,
+        new_id: Callable[[], str],
+        *,
+        max_page_bytes: int,
+        limit: int,
+        idle_seconds: float,
+    ) -> None:
+        self._connect = connect
+        self._workers = workers
+        self._new_id = new_id
+        self._max_page_bytes = max_page_bytes
+        self._limit = limit
+        self._idle_seconds = idle_seconds
+        self._entries: dict[str, _Entry] = {}
+        self._opening = 0
+        self._created = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def create(self) -> str:
+        """Open a session with a connection of its own and return its id.
+
+        Raises:
+            TooManySessions: there are as many as there may be.
+            DatabaseError: the connection cannot be made.
+        """
+        if len(self._entries) + self._opening >= self._limit:
+            raise TooManySessions(f"there are {self._limit} sessions, and no more may be")
+        self._opening += 1
+        try:
+            connection = await self._workers.run(self._connect)
+        finally:
+            self._opening -= 1
+        id_ = self._new_id()
+        session = Session(connection, self._workers, self._max_page_bytes)
+        self._entries[id_] = _Entry(session, 0, trio.current_time())
+        self._created.set()
+        logger.info("session %s... begins", id_[:SHOWN])
+        return id_
+
+    @contextmanager
+    def using(self, id_: str) -> Iterator[Session]:
+        """The session, which does not expire during the block.
+
+        Raises:
+            UnknownSession: there is none of this id.
+        """
+        entry = self._entry(id_)
+        entry.users += 1
+        try:
+            yield entry.session
+        finally:
+            entry.users -= 1
+            entry.used = trio.current_time()
+
+    async def end(self, id_: str) -> None:
+        """Take the session away, interrupt what it is doing, and close its connection.
+
+        Raises:
+            UnknownSession: there is none of this id.
+        """
+        entry = self._entry(id_)
+        del self._entries[id_]
+        logger.info("session %s... ends", id_[:SHOWN])
+        entry.session.cancel()
+        try:
+            await entry.session.close()
+        except NotebookError:
+            logger.warning("closing session %s... failed", id_[:SHOWN], exc_info=True)
+
+    async def expire(self) -> None:
+        """End sessions as they become idle for too long. Runs until it is cancelled."""
+        while True:
+            if not self._entries:
+                self._created = trio.Event()
+                await self._created.wait()
+            now = trio.current_time()
+            # One that is in use is looked at again when it could be idle at the earliest.
+            ends = {
+                id_: (now if entry.users else entry.used) + self._idle_seconds
+                for id_, entry in self._entries.items()
+            }
+            await trio.sleep_until(min(ends.values()))
+            now = trio.current_time()
+            for id_, entry in list(self._entries.items()):
+                if not entry.users and entry.used + self._idle_seconds <= now:
+                    logger.info("session %s... has been idle too long", id_[:SHOWN])
+                    await self.end(id_)
+
+    async def close(self) -> None:
+        """End them all. Cannot be cancelled."""
+        with trio.CancelScope(shield=True):
+            for id_ in list(self._entries):
+                await self.end(id_)
+
+    def _entry(self, id_: str) -> _Entry:
+        try:
+            return self._entries[id_]
+        except KeyError:
+            raise UnknownSession("there is no such session; it may have ended") from None

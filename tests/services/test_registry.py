@@ -1,0 +1,197 @@
+"""Sessions by their id: made, used, expired, ended."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from notebook_rpc.errors import (
+    Cancelled,
+    DatabaseUnavailable,
+    NotebookError,
+    QueryError,
+    TooManySessions,
+    UnknownSession,
+    WrongState,
+)
+from notebook_rpc.services.registry import Sessions
+from notebook_rpc.services.workers import Workers
+from notebook_rpc_drivers.fake import FakeDatabase, Gate
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+IDLE = 1800.0
+
+
+class House:
+    def __init__(self, workers: Workers) -> None:
+        self.database = FakeDatabase()
+        ids = count(1)
+        self.sessions = Sessions(
+            self.database.connect,
+            workers,
+            lambda: f"id{next(ids)}",
+            max_page_bytes=1 << 20,
+            limit=3,
+            idle_seconds=IDLE,
+        )
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    workers = Workers(limit=4, spare=2)
+    house = House(workers)
+    yield house
+    await house.sessions.close()
+    workers.close()
+
+
+async def happens(event: threading.Event) -> None:
+    with trio.fail_after(5):
+        await trio.to_thread.run_sync(event.wait, 5)
+    assert event.is_set()
+
+
+async def outcome(work: Callable[[], Awaitable[object]], into: list[object]) -> None:
+    try:
+        into.append(await work())
+    except NotebookError as exc:
+        into.append(exc)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+
+async def test_each_session_has_a_connection_of_its_own(house: House) -> None:
+    first, second = await house.sessions.create(), await house.sessions.create()
+    assert first != second
+    with house.sessions.using(first) as one, house.sessions.using(second) as two:
+        await one.execute("rows 1")
+        assert one.progress().state == "Active"
+        assert two.progress().state == "NoActive"
+    assert len(house.database.connections) == 2
+
+
+async def test_an_unknown_session_is_refused(house: House) -> None:
+    with pytest.raises(UnknownSession), house.sessions.using("nobody"):
+        pass
+    with pytest.raises(UnknownSession):
+        await house.sessions.end("nobody")
+
+
+async def test_there_are_only_so_many(house: House) -> None:
+    ids = [await house.sessions.create() for _ in range(3)]
+    with pytest.raises(TooManySessions):
+        await house.sessions.create()
+    await house.sessions.end(ids[0])
+    await house.sessions.create()
+
+
+async def test_the_limit_counts_those_that_are_being_opened(house: House) -> None:
+    gate = house.database.gates["connect"] = Gate()
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(house.sessions.create)
+        await happens(gate.reached)
+        with pytest.raises(TooManySessions):
+            await house.sessions.create()
+        gate.opened.set()
+    assert len(house.sessions) == 3
+
+
+async def test_a_connection_that_fails_leaves_no_session(house: House) -> None:
+    house.database.failures["connect"] = DatabaseUnavailable("gone")
+    for _ in range(4):
+        with pytest.raises(DatabaseUnavailable):
+            await house.sessions.create()
+    assert len(house.sessions) == 0
+
+
+async def test_to_end_a_session_interrupts_it_and_closes_its_connection(house: House) -> None:
+    id_ = await house.sessions.create()
+    outcomes: list[object] = []
+    with house.sessions.using(id_) as session:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcome, lambda: session.execute("wait"), outcomes)
+            await happens(house.database.waiting)
+            nursery.start_soon(outcome, lambda: session.execute("rows 1"), outcomes)
+            await trio.testing.wait_all_tasks_blocked()
+            await house.sessions.end(id_)
+    assert isinstance(outcomes[0], Cancelled)
+    assert isinstance(outcomes[1], WrongState)  # it was waiting for its turn
+    assert house.database.connections[0].closed
+    with pytest.raises(UnknownSession), house.sessions.using(id_):
+        pass
+
+
+async def test_a_connection_that_fails_to_close_is_only_logged(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    id_ = await house.sessions.create()
+    house.database.failures["close"] = QueryError("stuck")
+    await house.sessions.end(id_)
+    house.database.failures.clear()
+    assert "stuck" in caplog.text
+    assert id_ not in caplog.text.replace(id_[:6] + "...", "")
+
+
+# Expiry. The clock is moved by hand: it must not jump while a worker is at work.
+
+
+async def test_a_session_that_nobody_uses_ends(
+    house: House, mock_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.sessions.expire)
+        await house.sessions.create()
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(IDLE / 2)
+        await house.sessions.create()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(house.sessions) == 2
+        mock_clock.jump(IDLE / 2)
+        await until(lambda: len(house.sessions) == 1)
+        mock_clock.jump(IDLE / 2)
+        await until(lambda: len(house.sessions) == 0)
+        await until(lambda: all(each.closed for each in house.database.connections))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_session_in_use_never_expires(
+    house: House, mock_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.sessions.expire)
+        id_ = await house.sessions.create()
+        with house.sessions.using(id_):
+            for _ in range(3):
+                await trio.testing.wait_all_tasks_blocked()
+                mock_clock.jump(IDLE)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(house.sessions) == 1
+        mock_clock.jump(IDLE)
+        await until(lambda: len(house.sessions) == 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_use_begins_the_time_anew(house: House, mock_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.sessions.expire)
+        id_ = await house.sessions.create()
+        for _ in range(4):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(IDLE * 0.6)
+            await trio.testing.wait_all_tasks_blocked()
+            with house.sessions.using(id_):
+                pass
+        nursery.cancel_scope.cancel()
+    assert len(house.sessions) == 1
