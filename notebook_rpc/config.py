@@ -73,6 +73,10 @@ def _seconds(value: str) -> float:
     return seconds
 
 
+def _seconds_or_0(value: str) -> float:
+    return 0.0 if value in ("0", "0.0") else _seconds(value)
+
+
 def _boolean(value: str) -> bool:
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if value.lower() not in words:
@@ -130,6 +134,9 @@ class Settings:
     max_batch: int = _setting(1000, _positive, "N", "requests in a JSON-RPC batch")
     session_timeout: float = _setting(
         1800.0, _seconds, "SECONDS", "time until a session that nobody uses ends"
+    )
+    query_timeout: float = _setting(
+        0.0, _seconds_or_0, "SECONDS", "time a call may take in the database; 0 for any"
     )
     header_timeout: float = _setting(30.0, _seconds, "SECONDS", "time for a request's head")
     idle_timeout: float = _setting(300.0, _seconds, "SECONDS", "time without a request")

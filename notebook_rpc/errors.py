@@ -88,6 +88,12 @@ class NotSupported(DatabaseError):
     slug, rpc_code, http_status = "not-supported", -32013, 501
 
 
+class QueryTimeout(NotebookError):
+    """The call took longer than it may, and was interrupted."""
+
+    slug, rpc_code, http_status = "query-timeout", -32014, 504
+
+
 class Cancelled(NotebookError):
     """The call was stopped before its end, by request or because the server stops."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import secrets
 import signal
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from notebook_rpc.config import Settings
-    from notebook_rpc.driver import Database
+    from notebook_rpc.driver import Connection, Database
     from notebook_rpc.web import Handler, Request, Surface
 
 logger = logging.getLogger(__name__)
@@ -187,13 +188,15 @@ async def _serve_database(
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
-    connection = await workers.run(database.connect)
-    default = Session(connection, workers, settings.max_page)
+    def make(connection: Connection) -> Session:
+        return Session(connection, workers, settings.max_page, settings.query_timeout or math.inf)
+
+    default = make(await workers.run(database.connect))
     sessions = Sessions(
         database.connect,
         workers,
         partial(secrets.token_hex, 16),  # 128 bits are beyond guessing
-        max_page_bytes=settings.max_page,
+        make=make,
         limit=settings.max_sessions,
         idle_seconds=settings.session_timeout,
     )

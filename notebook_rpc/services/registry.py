@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from notebook_rpc.errors import NotebookError, TooManySessions, UnknownSession
-from notebook_rpc.services.sessions import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from notebook_rpc.driver import Connection
+    from notebook_rpc.services.sessions import Session
     from notebook_rpc.services.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ class Sessions:
         workers: Workers,
         new_id: Callable[[], str],
         *,
-        max_page_bytes: int,
+        make: Callable[[Connection], Session],
         limit: int,
         idle_seconds: float,
     ) -> None:
         self._connect = connect
         self._workers = workers
         self._new_id = new_id
-        self._max_page_bytes = max_page_bytes
+        self._make = make
         self._limit = limit
         self._idle_seconds = idle_seconds
         self._entries: dict[str, _Entry] = {}
@@ -74,8 +74,7 @@ class Sessions:
         finally:
             self._opening -= 1
         id_ = self._new_id()
-        session = Session(connection, self._workers, self._max_page_bytes)
-        self._entries[id_] = _Entry(session, 0, trio.current_time())
+        self._entries[id_] = _Entry(self._make(connection), 0, trio.current_time())
         self._created.set()
         logger.info("session %s... begins", id_[:SHOWN])
         return id_

@@ -8,6 +8,7 @@ statement interrupted and its transaction undone.
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from notebook_rpc.driver import SupportsInterrupt, SupportsProgress, SupportsText
-from notebook_rpc.errors import Cancelled, NotebookError
+from notebook_rpc.errors import Cancelled, NotebookError, QueryTimeout
 from notebook_rpc.sansio import session as machine
 from notebook_rpc.sansio.session import Call, State
 from notebook_rpc.sansio.values import TextRows
@@ -53,17 +54,26 @@ class Progress:
     fraction: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Running:
     call: Call
     scope: trio.CancelScope
     since: float
+    cancelled: bool = False  # by request; else the scope's own deadline did it
 
 
 class Session:
     """One client's database session. Every method may raise ``NotebookError``."""
 
-    def __init__(self, connection: Connection, workers: Workers, max_page_bytes: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        workers: Workers,
+        max_page_bytes: int,
+        max_seconds: float = math.inf,
+    ) -> None:
+        """*max_seconds* is how long a call may ask the database before it is interrupted."""
+        self._limit = self._seconds = max_seconds
         self._connection = connection
         self._workers = workers
         self._max_page_bytes = max_page_bytes
@@ -90,9 +100,16 @@ class Session:
         async with self._calling(Call.COLUMNS):
             return await self._on_worker(Call.COLUMNS, lambda: render(find()))
 
-    async def execute(self, sql: str, parameters: Parameters | None = None) -> None:
-        """Run *sql* and open the result of its last statement."""
-        async with self._calling(Call.EXECUTE), self._undone_if_cancelled():
+    async def execute(
+        self, sql: str, parameters: Parameters | None = None, seconds: float = math.inf
+    ) -> None:
+        """Run *sql* and open the result of its last statement.
+
+        *seconds* may shorten the session's time limit for this call and for each ``page`` of
+        its result.
+        """
+        async with self._calling(Call.EXECUTE), self._undone_if_interrupted():
+            self._seconds = min(self._limit, seconds)
             await self._on_worker(Call.EXECUTE, partial(self._open, sql, parameters))
 
     async def metadata(self) -> Sequence[ResultColumn]:
@@ -111,7 +128,7 @@ class Session:
             result = self._result()
             page = result.ready(limit)
             if page is None:
-                async with self._undone_if_cancelled():
+                async with self._undone_if_interrupted():
                     page = await self._on_worker(Call.PAGE, partial(result.page, limit))
             return page
 
@@ -129,6 +146,7 @@ class Session:
         """Interrupt the call that runs now, if one does. Its caller gets ``Cancelled``."""
         if self._running is None:
             return False
+        self._running.cancelled = True
         self._running.scope.cancel()
         return True
 
@@ -169,8 +187,10 @@ class Session:
     async def _on_worker(self, call: Call, work: Callable[[], T]) -> T:
         connection = self._connection
         interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
-        with trio.CancelScope() as scope:
-            self._running = _Running(call, scope, trio.current_time())
+        now = trio.current_time()
+        seconds = self._seconds if call in (Call.EXECUTE, Call.PAGE) else self._limit
+        with trio.CancelScope(deadline=now + seconds) as scope:
+            self._running = running = _Running(call, scope, now)
             try:
                 value = await self._workers.run(work, interrupt)
             finally:
@@ -180,6 +200,8 @@ class Session:
                 # spoiled what is left of the result, so the call counts as cancelled.
                 await trio.lowlevel.checkpoint_if_cancelled()
             return value
+        if not running.cancelled:
+            raise QueryTimeout(f"{call.value} took longer than {seconds:g} seconds")
         raise Cancelled(f"{call.value} was cancelled")
 
     def _open(self, sql: str, parameters: Parameters | None) -> None:
@@ -198,7 +220,7 @@ class Session:
         self._pages = pages
 
     @asynccontextmanager
-    async def _undone_if_cancelled(self) -> AsyncIterator[None]:
+    async def _undone_if_interrupted(self) -> AsyncIterator[None]:
         """Give up the result and the transaction of a statement that was interrupted.
 
         Half a transaction must not stay open for the next statement to commit, and nobody
@@ -206,12 +228,12 @@ class Session:
         """
         try:
             yield
-        except (trio.Cancelled, Cancelled) as exc:
+        except (trio.Cancelled, Cancelled, QueryTimeout) as exc:
             undone = False
             with trio.CancelScope(shield=True):
                 undone = await self._workers.run(self._undo)
-            if undone and isinstance(exc, Cancelled):
-                raise Cancelled(f"{exc}; its transaction was rolled back") from exc
+            if undone and isinstance(exc, NotebookError):
+                raise type(exc)(f"{exc}; its transaction was rolled back") from exc
             raise
 
     def _undo(self) -> bool:

@@ -8,6 +8,7 @@ body; a request of notifications only is answered with 204.
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ class Session(Protocol):
     async def columns(
         self, catalog: str, schema: str, table: str, render: Callable[[Sequence[Column]], T]
     ) -> T: ...
-    async def execute(self, sql: str, parameters: Parameters | None = None) -> None: ...
+    async def execute(
+        self, sql: str, parameters: Parameters | None = None, seconds: float = math.inf
+    ) -> None: ...
     async def metadata(self) -> Sequence[ResultColumn]: ...
     async def count(self) -> int: ...
     async def page(self, limit: int) -> Sequence[bytes]: ...
@@ -79,6 +82,7 @@ class ColumnsParams(msgspec.Struct, forbid_unknown_fields=True):
 class ExecuteParams(msgspec.Struct, forbid_unknown_fields=True):
     sql: str
     params: list[Any] | dict[str, Any] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class PageParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -265,7 +269,7 @@ async def _columns(session: Session, params: ColumnsParams) -> Sequence[bytes]:
 
 
 async def _execute(session: Session, params: ExecuteParams) -> Sequence[bytes]:
-    await session.execute(params.sql, params.params)
+    await session.execute(params.sql, params.params, params.timeout or math.inf)
     return [b"true"]
 
 

@@ -76,6 +76,15 @@ def test_cancel_rolls_back_an_open_transaction_and_says_so(client: Client, other
     assert client.rows("select count(*) as n from t") == [{"n": "0"}]
 
 
+def test_a_statement_over_its_time_is_interrupted(client: Client) -> None:
+    began = time.monotonic()
+    with pytest.raises(RpcError) as late:
+        client.call("execute", SLOW, None, 0.2)
+    assert late.value.data["slug"] == "query-timeout"
+    assert 0.2 <= time.monotonic() - began < 5
+    assert client.rows("select 1 as a") == [{"a": "1"}]
+
+
 def test_progress_tells_what_runs_and_how_far_it_is(client: Client, other: Client) -> None:
     idle = client.call("progress")
     assert idle["state"] == "NoActive"

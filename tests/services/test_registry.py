@@ -19,6 +19,7 @@ from notebook_rpc.errors import (
     WrongState,
 )
 from notebook_rpc.services.registry import Sessions
+from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeDatabase, Gate
 
@@ -37,7 +38,7 @@ class House:
             self.database.connect,
             workers,
             lambda: f"id{next(ids)}",
-            max_page_bytes=1 << 20,
+            make=lambda connection: Session(connection, workers, 1 << 20),
             limit=3,
             idle_seconds=IDLE,
         )

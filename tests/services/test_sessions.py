@@ -11,7 +11,13 @@ import pytest
 import trio
 import trio.testing
 
-from notebook_rpc.errors import Cancelled, NotebookError, QueryError, WrongState
+from notebook_rpc.errors import (
+    Cancelled,
+    NotebookError,
+    QueryError,
+    QueryTimeout,
+    WrongState,
+)
 from notebook_rpc.sansio.values import TextRows
 from notebook_rpc.services.sessions import Progress, Session
 from notebook_rpc.services.workers import Workers
@@ -458,6 +464,51 @@ async def test_the_undoing_waits_for_its_turn_behind_others() -> None:
     assert "rollback" in room.connection.calls
     assert not room.connection.in_transaction
     await room.session.close()
+    workers.close()
+
+
+async def test_a_call_over_its_time_is_interrupted_and_undone(
+    room: Room, mock_clock: trio.testing.MockClock
+) -> None:
+    await room.session.execute("begin")
+    await room.session.finish()
+    async with running(lambda: room.session.execute("wait 2", None, 1.5)) as outcome:
+        await room.waiting()
+        mock_clock.jump(1.4)
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcome == []
+        mock_clock.rate = 1
+    message = "execute took longer than 1.5 seconds; its transaction was rolled back"
+    assert isinstance(outcome[0], QueryTimeout)
+    assert str(outcome[0]) == message
+    assert not room.connection.in_transaction
+    assert await room.state() == "NoActive"
+
+
+async def test_the_time_limit_counts_for_each_page_too(
+    room: Room, mock_clock: trio.testing.MockClock
+) -> None:
+    await room.session.execute("wait after 150 rows", None, 1)
+    mock_clock.jump(5)
+    assert len(await room.rows(100)) == 100
+    async with running(lambda: room.session.page(100)) as outcome:
+        await room.waiting()
+        mock_clock.rate = 10
+    assert isinstance(outcome[0], QueryTimeout)
+    await room.session.finish()
+
+
+async def test_a_call_may_shorten_the_sessions_limit_but_not_extend_it(
+    room: Room, mock_clock: trio.testing.MockClock
+) -> None:
+    workers = Workers(limit=1, spare=1)
+    session = Session(room.connection, workers, CAP, 2.0)
+    async with running(lambda: session.execute("wait", None, 100.0)) as outcome:
+        await room.waiting()
+        mock_clock.rate = 10
+    assert str(outcome[0]) == "execute took longer than 2 seconds"
+    mock_clock.rate = 0
+    await session.execute("rows 1")
     workers.close()
 
 

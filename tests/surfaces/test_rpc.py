@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,8 +57,10 @@ class Remembering:
         self._call("columns", catalog, schema, table)
         return render([Column("c", "s", "t", "a", "INTEGER")])
 
-    async def execute(self, sql: str, parameters: Parameters | None = None) -> None:
-        self._call("execute", sql, parameters)
+    async def execute(
+        self, sql: str, parameters: Parameters | None = None, seconds: float = math.inf
+    ) -> None:
+        self._call("execute", sql, parameters, seconds)
 
     async def metadata(self) -> Sequence[ResultColumn]:
         self._call("metadata")
@@ -185,7 +188,7 @@ async def test_the_nine_methods(client: Client) -> None:
         ("tables",),
         ("views",),
         ("columns", "", "s", "t"),
-        ("execute", "select 1", None),
+        ("execute", "select 1", None, math.inf),
         ("metadata",),
         ("count",),
         ("page", 100),
@@ -197,11 +200,11 @@ async def test_the_nine_methods(client: Client) -> None:
 async def test_our_own_methods(client: Client) -> None:
     assert await client.result("cancel") is False
     assert await client.result("progress") == {"state": "NoActive"}
-    await client.result("execute", "select ?", [1, None])
-    await client.call("execute", {"sql": "select $a", "params": {"a": 2.5}})
+    await client.result("execute", "select ?", [1, None], 1.5)
+    await client.call("execute", {"sql": "select $a", "params": {"a": 2.5}, "timeout": 3})
     assert client.session.calls[-2:] == [
-        ("execute", "select ?", [1, None]),
-        ("execute", "select $a", {"a": 2.5}),
+        ("execute", "select ?", [1, None], 1.5),
+        ("execute", "select $a", {"a": 2.5}, 3),
     ]
 
 
@@ -222,6 +225,13 @@ async def test_quit_stops_the_server_only_if_it_was_legal(client: Client) -> Non
 @pytest.mark.parametrize("limit", [0, -1, 1.0, 1.5, "1", None, True, [1]])
 async def test_page_takes_a_positive_integer_only(client: Client, limit: object) -> None:
     assert (await client.call("page", [limit]))["error"]["code"] == -32602
+    assert client.session.calls == []
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "1", True, 1e999])
+async def test_a_timeout_is_a_number_of_seconds_above_0(client: Client, seconds: object) -> None:
+    error = (await client.call("execute", ["select 1", None, seconds]))["error"]
+    assert error["code"] in (-32602, -32700)
     assert client.session.calls == []
 
 
@@ -433,7 +443,7 @@ async def test_calls_go_to_the_session_they_are_posted_to(client: Client) -> Non
     await client.request("POST", "/sessions")
     await client.request("POST", "/sessions")
     assert (await client.request("POST", "/sessions/2", EXECUTE)).status == 200
-    assert client.others.all["2"].calls == [("execute", "select 1", None)]
+    assert client.others.all["2"].calls == [("execute", "select 1", None, math.inf)]
     assert client.others.all["1"].calls == client.session.calls == []
 
 
