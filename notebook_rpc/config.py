@@ -110,6 +110,9 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", _text, "HOST", "address to listen on")
     port: int = _setting(1995, _port, "PORT", "port to listen on; 0 for any")
+    stdio: bool = _setting(
+        False, _boolean, "", "serve one client on standard input and output instead"
+    )
     insecure: bool = _setting(
         False, _boolean, "", "listen on other than loopback although nothing protects the database"
     )

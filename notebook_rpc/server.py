@@ -21,8 +21,9 @@ from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
 from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.workers import Workers
-from notebook_rpc.surfaces.rpc import Options, Rpc
+from notebook_rpc.surfaces.rpc import Dialogue, Options, Rpc
 from notebook_rpc.transport.http11 import Limits
+from notebook_rpc.transport.lines import LineConnection
 from notebook_rpc.transport.listener import Listener, open_tcp
 from notebook_rpc.web import Response
 
@@ -202,6 +203,9 @@ async def _serve_database(
     )
     try:
         options = Options(settings.max_batch, settings.stack_traces)
+        if settings.stdio:
+            await _serve_stdio(settings, default, options, stop)
+            return
         rpc = Rpc(default, sessions, partial(stop.drain, "quit"), options)
         access = Access(
             frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
@@ -211,6 +215,41 @@ async def _serve_database(
     finally:
         await sessions.close()
         await default.close()
+
+
+async def _serve_stdio(settings: Settings, default: Session, options: Options, stop: Stop) -> None:
+    """One client, on standard input and output; its end of file is its leave."""
+    if os.name == "nt":
+        raise config.ConfigError("--stdio needs a POSIX system")
+    from trio.lowlevel import FdStream  # noqa: PLC0415  # POSIX only
+
+    async def quit_() -> None:
+        stop.drain("quit")
+
+    dialogue = Dialogue(default, quit_, options)
+    lines = LineConnection(FdStream(os.dup(0)), FdStream(os.dup(1)), dialogue, settings.max_body)
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            try:
+                await lines.serve()
+            except trio.BrokenResourceError:
+                logger.info("standard output was closed")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(run)
+        await _drain(lines, nursery.cancel_scope, settings.grace, stop)
+
+
+async def _drain(
+    front: Listener | LineConnection, scope: trio.CancelScope, grace: float, stop: Stop
+) -> None:
+    """Once asked to stop, drain *front*; end *scope* when asked again or after *grace* seconds."""
+    await stop.draining.wait()
+    front.drain()
+    scope.deadline = trio.current_time() + grace
+    await stop.now.wait()
+    scope.cancel()
 
 
 async def _listen(
@@ -235,11 +274,7 @@ async def _listen(
         nursery.start_soon(beside)
         await nursery.start(run)
         listening([_url(sock) for sock in sockets])
-        await stop.draining.wait()
-        listener.drain()
-        nursery.cancel_scope.deadline = trio.current_time() + settings.grace
-        await stop.now.wait()
-        nursery.cancel_scope.cancel()
+        await _drain(listener, nursery.cancel_scope, settings.grace, stop)
 
 
 def _url(sock: socket.socket) -> str:

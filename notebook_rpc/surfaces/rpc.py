@@ -116,6 +116,11 @@ class Dialogue:
         self._quit = quit_
         self._options = options
 
+    def is_urgent(self, message: bytes) -> bool:
+        """Whether it goes around the session's queue, and so should around any other."""
+        parsed = jsonrpc.parse(message, self._options.max_batch)
+        return isinstance(parsed, jsonrpc.Call) and parsed.method in AROUND_THE_QUEUE
+
     async def answer(self, message: bytes) -> Sequence[bytes] | Stream | None:
         """Carry *message* out. The answer to a batch is a stream; None: there is none."""
         parsed = jsonrpc.parse(message, self._options.max_batch)
@@ -316,3 +321,4 @@ METHODS: Final[Mapping[str, tuple[type[msgspec.Struct], Method]]] = {
     "cancel": (NoParams, _cancel),
     "progress": (NoParams, _progress),
 }
+AROUND_THE_QUEUE: Final = ("cancel", "progress")
