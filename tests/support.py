@@ -149,7 +149,8 @@ class Client:
     def receive(self) -> Any:
         response = self.connection.getresponse()
         body = response.read()
-        assert response.status == 200, (response.status, self.path)
+        if response.status != 200:
+            raise OSError(f"status {response.status} for {self.path}")
         answer = json.loads(body)
         if "error" in answer:
             raise RpcError(answer["error"])
