@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: config.Settings) -> int:
-    logs.configure(settings.log_level, settings.log_format)
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    _raise_file_limit()
-    trio.run(partial(_serve_until_signalled, settings))
+    with logs.to_stderr(settings.log_level, settings.log_format):
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        _raise_file_limit()
+        trio.run(partial(_serve_until_signalled, settings))
     return 0
 
 
@@ -81,8 +81,11 @@ async def _serve_until_signalled(settings: config.Settings) -> None:
 
 
 def _announce(urls: Sequence[str]) -> None:
-    for url in urls:
-        print(f"Awaiting connections on {url}", flush=True)  # noqa: T201  # clients wait for it
+    try:
+        for url in urls:
+            print(f"Awaiting connections on {url}", flush=True)  # noqa: T201  # clients wait for it
+    except OSError as exc:  # closed, or a full disk: nobody may be waiting, and it serves as well
+        logger.warning("cannot tell where it listens, which is %s: %s", ", ".join(urls), exc)
 
 
 def _raise_file_limit() -> None:

@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -239,6 +240,8 @@ def _default_file(environ: Mapping[str, str]) -> str | None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"cannot read {path}: not a file")
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
@@ -313,6 +316,8 @@ def read_url(url: str) -> tuple[str, dict[str, str]]:
     Raises:
         ConfigError: it is malformed. The message never has the URL: it may hold a password.
     """
+    if not url:
+        raise ConfigError("the database URL is empty; leave it out for a database in memory")
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
         return _file_kind(Path(url)), {"database": url}
     try:
@@ -336,11 +341,10 @@ def read_url(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _file_kind(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
+    head = b""
+    if path.is_file():  # and not a pipe, which would keep us waiting
+        with suppress(OSError), path.open("rb") as file:
             head = file.read(16)
-    except OSError:
-        head = b""
     if head.startswith(b"SQLite format 3\0"):
         return "sqlite"
     if not head and path.suffix in (".sqlite", ".sqlite3"):

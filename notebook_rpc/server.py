@@ -10,7 +10,7 @@ import secrets
 import signal
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from notebook_rpc.web import Handler, Request, Surface
 
 logger = logging.getLogger(__name__)
+
+
+LAST_WORDS: Final = 2.0
+"""Seconds for the answers to calls that were interrupted because the server stops."""
 
 
 class CannotBind(Exception):
@@ -211,7 +215,13 @@ async def _serve_database(
             frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
             frozenset(settings.cors_origin),
         )
-        await _listen(settings, Gate([rpc], access), sessions.expire, listening, stop)
+
+        def interrupt() -> None:
+            default.stop()
+            sessions.stop()
+
+        gate = Gate([rpc], access)
+        await _listen(settings, gate, sessions.expire, interrupt, listening, stop)
     finally:
         await sessions.close()
         await default.close()
@@ -238,24 +248,32 @@ async def _serve_stdio(settings: Settings, default: Session, options: Options, s
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(run)
-        await _drain(lines, nursery.cancel_scope, settings.grace, stop)
+        await _drain(lines, nursery.cancel_scope, default.stop, settings.grace, stop)
 
 
 async def _drain(
-    front: Listener | LineConnection, scope: trio.CancelScope, grace: float, stop: Stop
+    front: Listener | LineConnection,
+    scope: trio.CancelScope,
+    interrupt: Callable[[], None],
+    grace: float,
+    stop: Stop,
 ) -> None:
-    """Once asked to stop, drain *front*; end *scope* when asked again or after *grace* seconds."""
+    """Once asked to stop, drain *front*. When asked again, or after *grace* seconds, interrupt
+    the calls that still run, and end *scope* when they have had time to be answered."""
     await stop.draining.wait()
     front.drain()
-    scope.deadline = trio.current_time() + grace
-    await stop.now.wait()
-    scope.cancel()
+    with trio.move_on_after(grace):
+        await stop.now.wait()
+    interrupt()
+    scope.deadline = trio.current_time() + LAST_WORDS
+    await trio.sleep_forever()
 
 
 async def _listen(
     settings: Settings,
     gate: Gate,
     beside: Callable[[], Awaitable[None]],
+    interrupt: Callable[[], None],
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
@@ -274,7 +292,7 @@ async def _listen(
         nursery.start_soon(beside)
         await nursery.start(run)
         listening([_url(sock) for sock in sockets])
-        await _drain(listener, nursery.cancel_scope, settings.grace, stop)
+        await _drain(listener, nursery.cancel_scope, interrupt, settings.grace, stop)
 
 
 def _url(sock: socket.socket) -> str:
@@ -299,7 +317,7 @@ def _check_safety(settings: Settings) -> None:
         return
     if not settings.insecure:
         raise Refused(
-            f"--host {settings.host} would let others use the database without any protection; "
+            f"--host {settings.host!r} would let others use the database without any protection; "
             "listen on 127.0.0.1 behind a proxy that authenticates, or add --insecure"
         )
     logger.warning("listening on %s: whoever can reach it can use the database", settings.host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import traceback
 from typing import TYPE_CHECKING
 
@@ -245,6 +246,19 @@ def test_a_malformed_url_is_refused_without_being_repeated(url: str) -> None:
 def test_a_url_gives_each_property_once(url: str) -> None:
     with pytest.raises(ConfigError, match="twice"):
         config.read_url(url)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert config.read_url(str(tmp_path / "pipe"))[0] == "duckdb"
+    with pytest.raises(ConfigError, match="not a file"):
+        load("--config", str(tmp_path / "pipe"))
+
+
+def test_an_empty_url_is_no_database() -> None:
+    with pytest.raises(ConfigError, match="is empty"):
+        config.read_url("")
 
 
 def test_help_explains_every_flag() -> None:

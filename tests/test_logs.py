@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +15,9 @@ import pytest
 from notebook_rpc import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 logger = logging.getLogger("notebook_rpc.somewhere")
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    """What is configured here ends here: loggers belong to the process."""
-    package = logging.getLogger("notebook_rpc")
-    before = package.handlers[:], package.level, package.propagate
-    yield
-    package.handlers[:], package.level, package.propagate = before
 
 
 @pytest.fixture
@@ -88,32 +81,81 @@ def test_a_message_of_many_lines_is_one_line_of_json() -> None:
 
 
 def test_json_lines_go_to_standard_error(written: Callable[[], list[str]]) -> None:
-    logs.configure("info", "json")
-    logger.info("a")
-    logger.error("b")
+    with logs.to_stderr("info", "json"):
+        logger.info("a")
+        logger.error("b")
     assert [json.loads(line)["message"] for line in written()] == ["a", "b"]
 
 
 def test_text_has_time_level_and_message(written: Callable[[], list[str]]) -> None:
-    logs.configure("info", "text")
-    logger.info("opened %s", "it")
+    with logs.to_stderr("info", "text"):
+        logger.info("opened %s", "it")
     (line,) = written()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO    opened it", line)
 
 
 def test_below_the_level_nothing_is_written(written: Callable[[], list[str]]) -> None:
-    logs.configure("warning", "text")
-    logger.info("quiet")
-    assert written() == []
-    logger.warning("loud")
-    assert len(written()) == 1
+    with logs.to_stderr("warning", "text"):
+        logger.info("quiet")
+        logger.warning("loud")
+    (line,) = written()
+    assert line.endswith("loud")
 
 
 def test_only_our_own_log_is_touched(
     written: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    logs.configure("debug", "text")
-    logger.info("ours")
-    logging.getLogger("another").warning("theirs")
+    with logs.to_stderr("debug", "text"):
+        logger.info("ours")
+        logging.getLogger("another").warning("theirs")
     assert len(written()) == 1
     assert caplog.messages == ["theirs"]  # ours go no further up, where they would come twice
+
+
+def test_afterwards_everything_is_as_it_was(written: Callable[[], list[str]]) -> None:
+    package = logging.getLogger("notebook_rpc")
+    before = package.handlers[:], package.level, package.propagate
+    threads = threading.active_count()
+    with logs.to_stderr("debug", "text"):
+        assert threading.active_count() == threads + 1
+    assert (package.handlers, package.level, package.propagate) == before
+    assert threading.active_count() == threads
+    assert written() == []
+
+
+class Stuck(io.StringIO):
+    """A stream whose writer waits until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def write(self, text: str, /) -> int:
+        self.reached.set()
+        self.go.wait()
+        return super().write(text)
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody_and_says_what_it_dropped() -> None:
+    stream = Stuck()
+    handler = logs.Patient(stream)
+    handler.setFormatter(logs.JsonFormatter())
+    handler.emit(record("first"))
+    assert stream.reached.wait(5)
+    for number in range(logs.WAITING_LINES + 7):
+        handler.emit(record("line %d", number))
+    stream.go.set()
+    handler.close()
+    messages = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert messages[:2] == ["first", "line 0"]
+    assert "7 lines of the log were dropped, as nobody read them" in messages
+    assert len(messages) == 1 + logs.WAITING_LINES + 1
+
+
+def test_a_stream_that_is_closed_ends_the_log_and_nothing_else() -> None:
+    stream = io.StringIO()
+    handler = logs.Patient(stream)
+    stream.close()
+    for _ in range(3):
+        handler.emit(record("x"))
+    handler.close()

@@ -31,9 +31,9 @@ class Access:
         """
         if host is not None and not self._is_ours(host):
             name = _hostname(host) or host
-            return f"Host {host!r} is not ours (if it should be: --allowed-host {name})"
+            return f"Host {host!r} is not ours (if it should be: --allowed-host {name!r})"
         if origin is not None and not self.allows_origin(origin, host):
-            return f"Origin {origin!r} is not allowed (if it should be: --cors-origin {origin})"
+            return f"Origin {origin!r} is not allowed (if it should be: --cors-origin {origin!r})"
         return None
 
     def allows_origin(self, origin: str, host: str | None) -> bool:

@@ -5,8 +5,9 @@ It knows the protocol's grammar and no method of ours. Where JSON leaves a choic
 - The id comes back as the very text that was sent, so that 2**70 and 1.0 survive.
 - Of duplicate keys the last one counts, as in most parsers.
 - NaN, Infinity, bad UTF-8, lone surrogates and nesting deeper than Python's recursion
-  limit are a parse error. So is a number of more than 4300 digits.
-- A number that is JSON but no float (1e999) makes the parameters invalid.
+  limit are a parse error.
+- A number that is JSON, but no float (1e999) or longer than 4300 digits, makes the
+  parameters invalid. As an id it is text like any other.
 
 Source: https://www.jsonrpc.org/specification
 """

@@ -22,7 +22,6 @@ EMPTY: Final[Page] = (b"[]",)
 
 FIRST_ROWS: Final = 100  # read ahead by execute; also what ADONotebook.CLI asks for at a time
 FIRST_BYTES: Final = 64 * 1024  # what the event loop may encode without being noticed
-_PROBE: Final = 16  # rows of the first read, when nothing is known about their size
 _CHUNK: Final = 2048  # rows of one read at most; DuckDB's vectors have as many
 
 
@@ -39,7 +38,8 @@ class Pages:
         self._held: list[str] = []  # read from the result, not yet handed out
         self._ended = not result.columns
         self._lost = False
-        self._average = 0  # bytes of a row, as far as is known
+        self._average = 1  # bytes of a row, as far as is known
+        self._step = 1  # rows of the next read: doubled each time, as no size is known at first
 
     @property
     def streaming(self) -> bool:
@@ -102,8 +102,9 @@ class Pages:
 
     def _fetch(self, limit: int, room: int) -> Sequence[str]:
         """Read on, not much more than *room* bytes if the rows so far are any guide."""
-        wanted = max(1, room // self._average) if self._average else _PROBE
-        rows = () if self._ended else self._result.fetch(min(wanted, _CHUNK, limit))
+        wanted = min(self._step, max(1, room // self._average), limit)
+        self._step = min(2 * self._step, _CHUNK)
+        rows = () if self._ended else self._result.fetch(wanted)
         self._ended = self._ended or not rows
         return rows
 

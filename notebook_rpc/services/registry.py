@@ -103,7 +103,7 @@ class Sessions:
         entry = self._entry(id_)
         del self._entries[id_]
         logger.info("session %s... ends", id_[:SHOWN])
-        entry.session.cancel()
+        entry.session.stop()
         try:
             await entry.session.close()
         except NotebookError:
@@ -127,6 +127,11 @@ class Sessions:
                 if not entry.users and entry.used + self._idle_seconds <= now:
                     logger.info("session %s... has been idle too long", id_[:SHOWN])
                     await self.end(id_)
+
+    def stop(self) -> None:
+        """Interrupt whatever they are doing; no more calls are taken."""
+        for entry in self._entries.values():
+            entry.session.stop()
 
     async def close(self) -> None:
         """End them all. Cannot be cancelled."""

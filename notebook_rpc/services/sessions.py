@@ -150,6 +150,11 @@ class Session:
         self._running.scope.cancel()
         return True
 
+    def stop(self) -> None:
+        """Interrupt the running call; those behind it, and all to come, are refused."""
+        self._machine.terminate()
+        self.cancel()
+
     def progress(self) -> Progress:
         running, fraction = self._running, None
         if running is not None and isinstance(self._connection, SupportsProgress):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from tests.support import Server, environment
+from tests.support import Client, RpcError, Server, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,25 +173,80 @@ def test_after_sigterm_nothing_new_is_accepted() -> None:
         assert server.wait() == 0
 
 
-def test_a_second_signal_interrupts(tmp_path: Path) -> None:
-    with Server(str(tmp_path / "some.duckdb")) as server, server.client() as client:
-        client.send("execute", SLOW)
+def test_a_second_signal_interrupts_and_every_call_gets_its_answer(tmp_path: Path) -> None:
+    with Server(str(tmp_path / "some.duckdb")) as server:
+        running, waiting, own = server.client(), server.client(), server.session()
+        running.send("execute", SLOW)
+        own.send("execute", SLOW)
         wait_until_running(server)
+        waiting.send("tables")
+        with server.client() as other:
+            while other.call("progress")["waiting"] == 0:
+                continue
         server.process.send_signal(signal.SIGINT)
         while not any("SIGINT: stopping" in line for line in server.log):
             continue  # two signals at the same moment are one
         began = time.monotonic()
         server.process.send_signal(signal.SIGINT)
+        for client, code in ((running, -32800), (own, -32800), (waiting, -32001)):
+            with pytest.raises(RpcError) as interrupted:
+                client.receive()
+            assert interrupted.value.code == code
+            client.connection.close()
         assert server.wait() == 0
         assert time.monotonic() - began < 10  # the grace period alone is 30 seconds
 
 
-def test_the_grace_period_ends_in_an_interrupt() -> None:
+def test_the_grace_period_ends_in_an_interrupt_that_is_answered() -> None:
     with Server("--grace", "0.2") as server, server.client() as client:
         client.send("execute", SLOW)
         wait_until_running(server)
         server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(RpcError, match="cancelled"):
+            client.receive()
         assert server.wait() == 0
+
+
+def test_a_standard_error_that_nobody_reads_stops_nothing() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "notebook_rpc", "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    with process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rstrip("/\n").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            answers = client.makefile("rb")
+            for _ in range(3000):  # each refusal is a line of the log
+                client.sendall(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+                while answers.readline() != b"\r\n":
+                    continue
+            answers.close()
+        with Client(port) as good:
+            assert good.rows("select 42 as a") == [{"a": "42"}]
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_full_standard_output_stops_nothing() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        process = subprocess.Popen(
+            [sys.executable, "-m", "notebook_rpc", "serve", "--port", "0"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    with process:
+        assert process.stderr is not None
+        told = next(line for line in process.stderr if "cannot tell where it listens" in line)
+        port = int(re.findall(r"http://127.0.0.1:(\d+)/", told)[0])
+        with Client(port) as client:
+            assert client.call("quit") is None
+        assert process.wait(30) == 0
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:

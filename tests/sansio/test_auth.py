@@ -61,7 +61,7 @@ def test_other_names_are_refused_which_stops_dns_rebinding(host: str) -> None:
 def test_the_refusal_has_the_name_as_allowed_host_takes_it(host: str) -> None:
     refusal = DEFAULT.refusal(host, None)
     assert refusal is not None
-    assert refusal.endswith("--allowed-host evil.example)")
+    assert refusal.endswith("--allowed-host 'evil.example')")
     assert Access(frozenset({"evil.example"})).refusal(host, None) is None
 
 

@@ -127,8 +127,8 @@ def test_a_full_page_does_not_wait_for_another_row() -> None:
 def test_small_rows_are_read_by_the_thousand_but_not_all_at_once() -> None:
     rows = Rows([str(n) for n in range(10_000)])
     assert len(read(Pages(rows, NO_CAP).page(10_000))) == 10_000
-    assert len(rows.fetches) < 10
-    assert max(rows.fetches) <= 2048
+    assert rows.fetches[:12] == [2**n for n in range(12)]
+    assert rows.fetches[12:] == [2048, 2048, 1809]
 
 
 def test_huge_rows_are_not_read_by_the_thousand() -> None:
@@ -136,8 +136,14 @@ def test_huge_rows_are_not_read_by_the_thousand() -> None:
     pages = Pages(rows, 1_000_000)
     while read(pages.page(1_000_000)):
         pass
-    assert rows.fetches[0] == 16
-    assert max(rows.fetches) <= 16
+    assert rows.fetches[:4] == [1, 2, 4, 2]
+    assert max(rows.fetches) <= 10
+
+
+def test_huge_rows_are_read_ahead_one_at_a_time() -> None:
+    rows = Rows([json.dumps("x" * FIRST_BYTES)] * 10)
+    Pages(rows, NO_CAP).read_ahead()
+    assert rows.fetches == [1]
 
 
 def test_what_was_read_ahead_needs_no_more_reading() -> None:
