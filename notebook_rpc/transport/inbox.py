@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import math
 import types
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WATCHED_BYTES = 64 * 1024  # of pipelined requests kept; beyond it nobody watches
+WATCHED_BYTES = 64 * 1024  # of pipelined requests kept; beyond it nothing more is read
+HANG_UP_SECONDS = 0.05  # between two looks at a stream that is not read
+
+
+@runtime_checkable
+class SupportsHangUp(Protocol):
+    """Capability of a stream: say whether the peer has left, bytes to be read or not."""
+
+    def hung_up(self) -> bool: ...
 
 
 class Inbox:
@@ -83,7 +91,7 @@ class Inbox:
         self._scope.deadline = math.inf
         if self.ended:
             self._scope.cancel()
-        elif self._stopped is None and len(self.buffer) < WATCHED_BYTES:
+        elif self._stopped is None:
             self._stopped = trio.Event()
             self._nursery.start_soon(self._watch, self._stopped)
         try:
@@ -93,16 +101,27 @@ class Inbox:
 
     async def _watch(self, stopped: trio.Event) -> None:
         try:
-            while True:
-                await self._read()
-                if not self._attending or len(self.buffer) >= WATCHED_BYTES:
-                    return
-                if self.ended:
-                    self._scope.cancel()
-                    return
+            if await self._left():
+                self._scope.cancel()
         finally:
             self._stopped = None
             stopped.set()
+
+    async def _left(self) -> bool:
+        """Wait until the client has left, or nobody needs to know any more."""
+        while len(self.buffer) < WATCHED_BYTES:
+            await self._read()
+            if not self._attending:
+                return False
+            if self.ended:
+                return True
+        # Its end of file lies behind bytes that we will not read now: all one can do is to ask.
+        if isinstance(self._stream, SupportsHangUp):
+            while self._attending:
+                if self._stream.hung_up():
+                    return True
+                await trio.sleep(HANG_UP_SECONDS)
+        return False
 
     async def _read(self) -> None:
         try:

@@ -10,6 +10,7 @@ import errno
 import logging
 import operator
 import os
+import select
 import socket
 import struct
 import time
@@ -97,6 +98,14 @@ class SocketStream(trio.abc.HalfCloseableStream):
                 await trio.lowlevel.wait_readable(self._socket)
             except OSError as exc:
                 raise self._broken() from exc
+
+    def hung_up(self) -> bool:
+        """Whether the peer has closed or shut down its side (where poll tells: on Linux)."""
+        if not hasattr(select, "poll"):
+            return False
+        poller = select.poll()
+        poller.register(self._socket, getattr(select, "POLLRDHUP", 0))
+        return bool(poller.poll(0))
 
     def abort(self) -> None:
         """Close with a reset; bytes still unsent are thrown away."""

@@ -116,6 +116,20 @@ def test_a_client_that_leaves_stops_its_query_within_100_ms(server: Server, othe
     assert other.rows("select 1 as a") == [{"a": "1"}]
 
 
+def test_a_client_that_leaves_behind_many_requests_stops_its_query_too(
+    server: Server, other: Client
+) -> None:
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "execute", "params": [SLOW]}).encode()
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as leaving:
+        leaving.sendall(request * 800)  # more than is read while one is being answered
+        wait_until_running(other, "execute")
+    began = time.monotonic()
+    wait_until_running(other, None)
+    assert time.monotonic() - began < 5
+
+
 def test_a_client_that_leaves_has_its_transaction_rolled_back(
     server: Server, other: Client
 ) -> None:

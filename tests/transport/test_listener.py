@@ -404,3 +404,14 @@ async def test_an_address_that_is_not_ours_is_named() -> None:
 async def test_so_is_a_host_that_does_not_exist(host: str) -> None:
     with pytest.raises(OSError, match=f"cannot listen on {host}: "):
         await open_tcp(host, 0)
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells")
+async def test_a_stream_tells_that_its_peer_has_left_behind_bytes_that_nobody_reads() -> None:
+    ours, theirs = socket.socketpair()
+    stream = SocketStream(ours)
+    theirs.sendall(b"unread")
+    assert not stream.hung_up()
+    theirs.close()
+    assert stream.hung_up()
+    await stream.aclose()
