@@ -15,11 +15,14 @@ a database in memory) and DuckDB's own options: ``threads``, ``memory_limit``, `
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -49,22 +52,40 @@ _KEEPS_CATALOG = {StatementType.SELECT, StatementType.INSERT, StatementType.UPDA
 _KEEPS_CATALOG |= {StatementType.DELETE, StatementType.MERGE_INTO, StatementType.COPY}
 _KEEPS_CATALOG |= {StatementType.SET, StatementType.VARIABLE_SET, StatementType.PREPARE}
 
+# What creates a temporary object, if at all, with the word in its text: "temp" can be neither
+# the session's schema nor the name of another database. The rest may run text we never see.
+_SAYS_TEMPORARY = {StatementType.CREATE, StatementType.CREATE_FUNC, StatementType.ALTER}
+_SAYS_TEMPORARY |= {StatementType.DROP, StatementType.ATTACH, StatementType.DETACH}
+_SAYS_TEMPORARY |= {StatementType.EXPLAIN, StatementType.VACUUM, StatementType.EXPORT}
+
 _NESTED = {"struct", "tuple", "list", "array", "map", "union", "variant"}
 
 # Python's datetime has no nanoseconds, and DuckDB gives a time zone only to those who have pytz.
 _NOT_IN_PYTHON = re.compile("TIME ZONE|TIMESTAMPTZ|TIME_NS|TIMESTAMP_NS")
 
 # The excerpt in an error shows the SQL with a row of carets under the place.
-_EXCERPT = re.compile(r"\n\nLINE \d+: [^\n]*\n *\^+")
+_EXCERPT = re.compile(r"\n\nLINE (\d+): ([^\n]*)\n( *)\^+")
+_NEAR = re.compile(r'at or near "(.*)"\Z', re.DOTALL)
 
+# A full or broken disk, which DuckDB reports in classes that are otherwise the statement's fault.
+_DISK = re.compile(
+    r"TransactionContext Error: Failed to commit: Could not (?:write|read|sync|truncate|fsync)"
+    r"|IO Error: .*(?:Could not (?:write|sync|truncate|fsync)|No space left)",
+    re.DOTALL,
+)
+
+# Our SQL calls functions by their full names: a user's macro hides a built-in of the same name,
+# operators of text included, but nothing can be created in "system". Comparisons and casts
+# cannot be hidden.
 _TABLES = """
-    SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE NOT internal
-    ORDER BY ALL"""
+    SELECT database_name, schema_name, table_name FROM system.main.duckdb_tables()
+    WHERE NOT internal ORDER BY ALL"""
 _VIEWS = """
-    SELECT database_name, schema_name, view_name FROM duckdb_views() WHERE NOT internal
-    ORDER BY ALL"""
+    SELECT database_name, schema_name, view_name FROM system.main.duckdb_views()
+    WHERE NOT internal ORDER BY ALL"""
 _COLUMNS = """
-    SELECT database_name, schema_name, table_name, column_name, data_type FROM duckdb_columns()
+    SELECT database_name, schema_name, table_name, column_name, data_type
+    FROM system.main.duckdb_columns()
     WHERE NOT internal AND ? IN ('', database_name) AND ? IN ('', schema_name)
       AND ? IN ('', table_name)
     ORDER BY database_name, schema_name, table_name, column_index"""
@@ -73,14 +94,15 @@ _COLUMNS = """
 def _as_text(kind: str, column: str) -> str:
     """SQL for the text of *column*; *kind* is ``type.id``."""
     if kind in _NESTED:
-        return f"to_json({column})::VARCHAR"
+        return f"system.main.to_json({column})::VARCHAR"
     if kind in ("float", "double"):
         return (
-            f"CASE WHEN isfinite({column}) THEN {column}::VARCHAR WHEN isnan({column}) THEN 'NaN'"
+            f"CASE WHEN system.main.isfinite({column}) THEN {column}::VARCHAR"
+            f" WHEN system.main.isnan({column}) THEN 'NaN'"
             f" WHEN {column} > 0 THEN 'Infinity' WHEN {column} < 0 THEN '-Infinity' END"
         )
     if kind == "blob":
-        return rf"'\x' || lower(hex({column}))"
+        return rf"""system.main."||"('\x', system.main.lower(system.main.hex({column})))"""
     return f"{column}::VARCHAR"
 
 
@@ -94,7 +116,7 @@ def _text_of(names: list[str], types: list[Any]) -> str:
         f"{_literal(name)}, {_as_text(kind.id, f'c{number}')}"
         for number, (name, kind) in enumerate(zip(names, types, strict=True))
     )
-    return f"json_object({', '.join(pairs)})::VARCHAR"
+    return f"system.main.json_object({', '.join(pairs)})::VARCHAR"
 
 
 def _values_of(types: list[Any]) -> str | None:
@@ -113,7 +135,7 @@ def _translated(exc: Exception, before: str = "", after: str = "") -> NotebookEr
         return Cancelled(message)
     if isinstance(exc, duckdb.FatalException | duckdb.ConnectionException):
         return DatabaseUnavailable(message)
-    if isinstance(exc, duckdb.OutOfMemoryException):
+    if isinstance(exc, duckdb.OutOfMemoryException) or _DISK.match(str(exc)):
         return DatabaseError(message)
     return type(from_dbapi(exc))(message)
 
@@ -125,9 +147,41 @@ def _tokens(sql: str) -> list[tuple[int, bytes]]:
     return [(at, bytes(text[at : at + 8])) for at, kind in found if kind is not token_type.comment]
 
 
-def _holds_several(sql: str) -> bool:
-    ends = [text[:1] == b";" for _, text in _tokens(sql)]
-    return any(end and not another for end, another in pairwise(ends))
+def _position(sql: str, message: str) -> int | None:
+    """Where in *sql* the excerpt in *message* points, in characters from 1; None if not sure."""
+    excerpt = _EXCERPT.search(message)
+    if excerpt is None:
+        return None
+    number, shown, margin = int(excerpt[1]), excerpt[2], excerpt[3]
+    lines = sql.split("\n")
+    if number > len(lines):
+        return None
+    line = lines[number - 1]
+    near = _NEAR.search(message[: excerpt.start()])
+    column = len(margin) - len(f"LINE {number}: ")
+    # Carets count the columns of a terminal, a tab has none, and the excerpt of a long line is
+    # a piece of it.
+    plain = line[: column + 1].isascii() and line[: column + 1].isprintable()
+    if not (plain and line.startswith(shown[:column])):
+        token = rf"(?<!\w){re.escape(near[1])}(?!\w)" if near else r"(?!)"
+        found = [match.start() for match in re.finditer(token, line)]
+        if len(found) != 1:
+            return None
+        (column,) = found
+    return sum(len(line) + 1 for line in lines[: number - 1]) + column + 1
+
+
+def _which(sql: str, position: int | None) -> tuple[int, int]:
+    """The number of the statement at *position*, 0 if that is None, and how many there are."""
+    place = -1 if position is None else len(sql[: position - 1].encode())
+    number = total = 0
+    ended = True
+    for at, text in _tokens(sql):
+        total += ended and text[:1] != b";"
+        ended = text[:1] == b";"
+        if at <= place:
+            number = total
+    return number, total
 
 
 def _without_semicolon(sql: str) -> str:
@@ -138,6 +192,13 @@ def _without_semicolon(sql: str) -> str:
             break
         end = at
     return sql.encode()[:end].decode()
+
+
+def _type(statement: Statement) -> StatementType | None:
+    try:
+        return statement.type
+    except ValueError:  # newer than the list of names: UPDATE EXTENSIONS
+        return None
 
 
 def _begins(statement: Statement) -> bool:
@@ -212,6 +273,7 @@ class _Connection:
         self._whole = False  # _captured is all there is to see
         self._stale = False  # _captured is older than the last statement that may have changed it
         self._in_transaction = False
+        self._temporary = False  # it may have had a temporary object
         self._changed = False  # the transaction has run such a statement
         self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
         self._busy: DuckDBPyConnection | None = None
@@ -271,11 +333,17 @@ class _Connection:
 
     @contextmanager
     def calling(
-        self, on: DuckDBPyConnection | None = None, before: str = "", after: str = ""
+        self,
+        on: DuckDBPyConnection | None = None,
+        before: str = "",
+        after: str = "",
+        *,
+        undisturbed: bool = False,
     ) -> Iterator[None]:
-        """Wrap a call of the engine: it can be interrupted, and its errors are ours."""
+        """Wrap a call of the engine: its errors are ours, and unless *undisturbed* it can be
+        interrupted."""
         with self._guard:
-            self._busy = on or self._own
+            self._busy = None if undisturbed else on or self._own
         try:
             yield
         except NotebookError:
@@ -303,11 +371,17 @@ class _Connection:
             raise QueryError(f"the statement is not valid Unicode: {exc}") from exc
         try:
             with self.calling():
-                statements = self._own.extract_statements(sql)
+                # Running a statement with a very long tail of these takes quadratic time.
+                statements = self._own.extract_statements(sql.rstrip("; \t\r\n"))
         except QueryError as exc:
-            if not _holds_several(sql):
-                raise
-            raise QueryError(f"{exc} (nothing ran)") from exc.__cause__
+            position = _position(sql, str(exc))
+            number, total = _which(sql, position)
+            failure = exc
+            if total > 1:
+                before = f"statement {number} of {total}: " if number else ""
+                failure = QueryError(f"{before}{exc} (nothing ran)")
+            failure.position = position
+            raise failure from exc.__cause__
         if not statements:
             raise QueryError("no statement")
         return statements
@@ -356,7 +430,8 @@ class _Connection:
             counted = relation.fetchall() if returned == "changed_rows" else []
             return _Result(self, [], _none, count=int(counted[0][0]) if counted else 0)
         if selected is not None:
-            relation = relation.query("kept", f"SELECT {selected} FROM kept AS r({aliases})")  # noqa: S608
+            name = f"kept_{uuid.uuid4().hex}"  # a user's table of that name would be read instead
+            relation = relation.query(name, f"SELECT {selected} FROM {name} AS r({aliases})")  # noqa: S608
             assert relation is not None  # noqa: S101  # only what returns no rows gives None
         rows = relation.iter_rows()
         first = list(islice(rows, 1))  # from here on they lie in memory and the cursor is free
@@ -367,13 +442,16 @@ class _Connection:
 
     def _note(self, statement: Statement) -> None:
         """Remember what *statement*, which is about to run, may do to the catalog."""
-        if statement.type == StatementType.TRANSACTION:
+        kind = _type(statement)
+        if kind == StatementType.TRANSACTION:
             if _begins(statement):
                 self._in_transaction = True
             else:
                 self._transaction_ended()
-        elif statement.type not in _KEEPS_CATALOG:
+        elif kind not in _KEEPS_CATALOG:
             self._stale = True
+            if kind not in _SAYS_TEMPORARY or "temp" in statement.query.lower():
+                self._temporary = True
             self._changed = self._in_transaction
 
     def _transaction_ended(self) -> None:
@@ -383,17 +461,30 @@ class _Connection:
     def _capture(self) -> None:
         # A transaction sees what was committed when it began, so its own view is all of it.
         kept = "" if self._changed else "WHERE database_name = 'temp'"
-        for query in self._captured:
+        some = self._changed or self._temporary
+        # The engine lists every database before it leaves out all but one, columns above all:
+        # 100 ms for 100 000 of them. So what cannot be there is not asked for.
+        for query in (_TABLES, _VIEWS, _COLUMNS):
+            if query == _COLUMNS:
+                some = bool(self._captured[_TABLES] or self._captured[_VIEWS])
             every = [""] * query.count("?")
-            found = self._own.execute(f"FROM ({query}) {kept}", every)
-            self._captured[query] = found.fetchall()
+            self._captured[query] = (
+                self._own.execute(f"FROM ({query}) {kept}", every).fetchall() if some else []
+            )
         self._whole = self._changed
         self._stale = False
 
     def _catalog(self, query: str, *names: str) -> list[Row]:
         if self._result is None or not self._result.streaming:
-            with self.calling():
-                return self._own.execute(query, names).fetchall()
+            try:
+                # An interrupt would undo the transaction that is open, to save milliseconds.
+                with self.calling(undisturbed=self._in_transaction):
+                    return self._own.execute(query, names).fetchall()
+            except QueryError as exc:
+                if not isinstance(exc.__cause__, duckdb.TransactionException):
+                    raise
+            # The transaction has failed and can only be rolled back: to what others see.
+            return self._committed(query, names)
         captured = [
             row
             for row in self._captured[query]
@@ -401,11 +492,13 @@ class _Connection:
         ]
         if self._whole:
             return captured
+        return sorted(self._committed(query, names) + captured, key=lambda row: row[:3])
+
+    def _committed(self, query: str, names: tuple[str, ...]) -> list[Row]:
         if self._sibling is None:
             self._sibling = self._root.cursor()
         with self.calling(self._sibling):
-            committed = self._sibling.execute(query, names).fetchall()
-        return sorted(committed + captured, key=lambda row: row[:3])
+            return self._sibling.execute(query, names).fetchall()
 
 
 @contextmanager
@@ -433,8 +526,12 @@ class _Database:
         self._read_only = config.get("access_mode", "").lower() == "read_only"
         # A SELECT from a name that is no table would look for a variable of that name in us.
         config = {"python_enable_replacements": "false", **config}
+        if not self._in_memory:
+            _refuse_what_is_no_file(path)
         try:
             self._root = duckdb.connect(path, config=dict(config))
+            ((name,),) = self._root.execute("SELECT system.main.current_database()").fetchall()
+            self._name = str(name).replace('"', '""')
         except duckdb.Error as exc:
             _blame_an_option(config)
             raise DatabaseUnavailable(str(exc)) from exc
@@ -456,11 +553,25 @@ class _Database:
     def close(self) -> None:
         try:
             if not self._in_memory and not self._read_only:
-                self._root.execute("CHECKPOINT")
+                self._root.execute(f'CHECKPOINT "{self._name}"')
+        except duckdb.BinderException:
+            return  # a session has detached it, which wrote it all
         except duckdb.Error as exc:
             raise _translated(exc) from exc
         finally:
             self._root.close()
+
+
+def _refuse_what_is_no_file(path: str) -> None:
+    """Raise for a path that DuckDB cannot take, or would wait for until somebody writes to it."""
+    try:
+        mode = os.stat(path.encode()).st_mode  # noqa: PTH116  # in UTF-8, as DuckDB has it
+    except ValueError as exc:  # half a surrogate pair, or a null character
+        raise InvalidParams(f"property database: {exc}") from exc
+    except OSError:
+        return  # DuckDB makes it, or says it better
+    if not stat.S_ISREG(mode):
+        raise DatabaseUnavailable(f"{path} is not a regular file")
 
 
 def _blame_an_option(config: Mapping[str, str]) -> None:

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import stat
 import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ from notebook_rpc.errors import (
 from notebook_rpc.model import Column, ResultColumn, Table, unique_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from notebook_rpc.model import Parameters
 
@@ -46,26 +48,47 @@ _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _NOT_THE_STATEMENT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 _LONGEST_NAP = 0.05  # seconds between two tries for a lock
 
-# One match is a string, a quoted name or a comment, or a semicolon. SQLite knows all these too,
-# but to ask it at every semicolon of a long string would take quadratic time. As in SQLite, a
-# comment may stay open, but "/*" as the very last thing is none.
+# How many of SQLite's instructions pass between two looks at an interrupt, where it looks itself:
+# a tenth of a millisecond.
+_INSTRUCTIONS = 5000
+
+# One match is a string, a quoted name or a comment, or a semicolon. As in SQLite, a comment may
+# stay open, but "/*" as the very last thing is none.
 _SKIPPED_OR_END = re.compile(
     r"""'[^']*(?:'|\Z) | "[^"]*(?:"|\Z) | `[^`]*(?:`|\Z) | \[[^\]]*(?:\]|\Z)
     | --[^\n]* | /\*(?!\Z).*?(?:\*/|\Z) | ;""",
     re.DOTALL | re.VERBOSE,
 )
-_NOTHING = re.compile(r"(?:[\s;]|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))*+", re.DOTALL)
+_BLANK = r"(?:\s|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))"
+_NOTHING = re.compile(rf"(?:;|{_BLANK})*+", re.DOTALL)
+_TRIGGER = re.compile(
+    rf"{_BLANK}*+(?:explain{_BLANK}++(?:query{_BLANK}++plan{_BLANK}++)?)?"
+    rf"create{_BLANK}++(?:temp(?:orary)?{_BLANK}++)?trigger\b",
+    re.DOTALL | re.IGNORECASE,
+)
+_END = re.compile(rf"{_BLANK}*+end{_BLANK}*+", re.DOTALL | re.IGNORECASE)
 _RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 
 
 def split(sql: str) -> list[str]:
-    """The statements of *sql*. SQLite itself says where one ends: a trigger holds semicolons."""
+    """The statements of *sql*. A trigger holds semicolons, up to the one after a lone END.
+
+    Not by ``sqlite3.complete_statement``, which knows the same rule: asked at each semicolon
+    of a long trigger, it would take quadratic time, and cannot be interrupted.
+    """
     statements = []
-    start = 0
+    start = piece = 0
+    in_trigger = False
     for match in _SKIPPED_OR_END.finditer(sql):
-        if match[0] == ";" and sqlite3.complete_statement(sql[start : match.end()]):
-            statements.append(sql[start : match.end()])
-            start = match.end()
+        if match[0] != ";":
+            continue
+        at = match.start()
+        if piece == start:
+            in_trigger = _TRIGGER.match(sql, start, at) is not None
+        if not in_trigger or (piece > start and _END.fullmatch(sql, piece, at)):
+            statements.append(sql[start : at + 1])
+            start = at + 1
+        piece = at + 1
     statements.append(sql[start:])
     return [statement for statement in statements if not _NOTHING.fullmatch(statement)]
 
@@ -148,6 +171,7 @@ class _Connection:
         self._result: _Result | None = None
         self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
         self._busy = False
+        self._beside = False  # what is busy runs beside a result that may be open
         self._interrupted = threading.Event()
         with self.calling():
             # timeout=0: SQLite's own waiting for a lock cannot be interrupted.
@@ -213,14 +237,20 @@ class _Connection:
         with self._guard:
             if self._busy:
                 self._interrupted.set()
-                self._db.interrupt()
+                # It stops everything that has begun and not ended, now and until nothing is left.
+                if not self._beside:
+                    self._db.interrupt()
 
     @contextmanager
-    def calling(self, before: str = "", after: str = "") -> Iterator[None]:
-        """Wrap a call of SQLite: it can be interrupted, and its errors are ours."""
+    def calling(self, before: str = "", after: str = "", *, beside: bool = False) -> Iterator[None]:
+        """Wrap a call of SQLite: it can be interrupted, and its errors are ours.
+
+        With *beside*, an interrupt leaves an open result alone.
+        """
         with self._guard:
             self._interrupted.clear()
             self._busy = True
+            self._beside = beside
         try:
             yield
         # The last two are about parameters: an int of more than 64 bits, half a surrogate pair.
@@ -255,6 +285,10 @@ class _Connection:
     def _last(self, statement: str, parameters: Parameters | None) -> _Result:
         changes = self._db.total_changes
         bound = () if parameters is None else parameters
+        if isinstance(bound, Mapping):
+            for name in bound:  # the module ignores what nobody asks for
+                if not any(f"{mark}{name}" in statement for mark in ":@$?"):
+                    raise QueryError(f"the statement has no parameter {name!r}")
         cursor = self._patiently(statement, bound)
         if cursor.description is None:
             count = cursor.rowcount  # -1 for DDL, but also for WITH ... INSERT
@@ -269,8 +303,13 @@ class _Connection:
         return _Result(self, [ResultColumn(name, "") for name in names], cursor, held=held)
 
     def _ask(self, query: str, *parameters: str) -> list[Row]:
-        with self.calling():
-            return self._patiently(query, parameters).fetchall()
+        with self.calling(beside=True):
+            # Not for statements too: it is Python that looks, and the GIL may be long in coming.
+            self._db.set_progress_handler(self._interrupted.is_set, _INSTRUCTIONS)
+            try:
+                return self._patiently(query, parameters).fetchall()
+            finally:
+                self._db.set_progress_handler(None, 0)
 
     def _objects(self, kind: str) -> list[Table]:
         found = []
@@ -297,7 +336,7 @@ class _Database:
         if path == ":memory:":
             self._uri = f"file:/{uuid.uuid4().hex}?vfs=memdb"
         else:
-            self._uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
+            self._uri = f"{_regular(path).as_uri()}?mode={mode}"
         # In memory, a database lives as long as a connection to it. Elsewhere this one finds
         # out at once what SQLite would notice with the first statement.
         self._first = self.connect()
@@ -319,6 +358,19 @@ class _Database:
 
     def close(self) -> None:
         self._first.close()  # the last to close a file in WAL mode checkpoints it
+
+
+def _regular(path: str) -> Path:
+    """The absolute path; SQLite would wait for somebody to write into a pipe."""
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError as exc:  # not in the file system's encoding, or a null character
+        raise InvalidParams(f"property database: {exc}") from exc
+    except OSError:
+        mode = stat.S_IFREG  # SQLite makes it, or says why not
+    if not stat.S_ISREG(mode):
+        raise DatabaseUnavailable(f"{path} is not a regular file")
+    return Path(path).absolute()
 
 
 class _Driver:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -157,6 +158,26 @@ def interrupting(connection: Connection, call: Callable[[], ResultT]) -> ResultT
     if isinstance(found, BaseException):
         raise found
     return found
+
+
+def hammering(connection: Connection, call: Callable[[], object]) -> None:
+    """Make *call* thirty times, and interrupt the connection all the while."""
+    assert isinstance(connection, SupportsInterrupt)
+    interrupt, stop = connection.interrupt, threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            interrupt()
+
+    hammer = threading.Thread(target=work)
+    hammer.start()
+    try:
+        for _ in range(30):
+            with suppress(Cancelled):
+                call()
+    finally:
+        stop.set()
+        hammer.join()
 
 
 @pytest.mark.parametrize(("number", "sizes"), [(250, [100, 100, 50, 0, 0]), (200, [100, 100, 0])])
@@ -393,6 +414,29 @@ def test_an_interrupt_stops_a_fetch(connection: Connection, dialect: Dialect) ->
     with pytest.raises(Cancelled):
         result.fetch(2)
     assert rows_of(connection, dialect.rows.format(n=2)) == [1, 2]
+
+
+def test_an_interrupted_catalog_call_leaves_a_transaction_alone(
+    database: Database, connection: Connection
+) -> None:
+    connection.execute("begin; create table made (id integer)")
+    hammering(connection, connection.tables)
+    hammering(connection, lambda: connection.columns("", "", ""))
+    connection.execute("commit")
+    other = database.connect()
+    assert "made" in {table.table for table in other.tables()}
+    other.close()
+
+
+def test_an_interrupted_catalog_call_leaves_an_open_result_alone(
+    connection: Connection, dialect: Dialect
+) -> None:
+    for execute in (connection.execute, lambda sql: text_of(connection, sql)):
+        result = execute(dialect.rows.format(n=100_000))
+        assert len(result.fetch(10)) == 10
+        hammering(connection, connection.tables)
+        hammering(connection, lambda: connection.columns("", "", ""))
+        assert sum(len(page) for page in iter(lambda: result.fetch(10_000), [])) == 99_990  # noqa: B023
 
 
 def test_an_interrupt_without_a_call_does_nothing(connection: Connection, dialect: Dialect) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import resource
 import threading
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ import pytest
 
 from notebook_rpc.errors import (
     Cancelled,
+    DatabaseError,
     DatabaseUnavailable,
     InvalidParams,
     NotebookError,
@@ -224,6 +228,111 @@ def test_errors_show_the_client_s_sql_and_never_ours(connection: _Connection) ->
         connection.execute_text("select error('a' || chr(10) || chr(10) || 'LINE 1: b')").fetch(1)
 
 
+@pytest.mark.parametrize(
+    ("sql", "message", "position"),
+    [
+        ("select 1; select 2; selec 3", "statement 3 of 3: Parser", 21),
+        ("select ';'; selec 2;\n select 3", "statement 2 of 3: Parser", 13),
+        ("select 1;\r\n\tselec 2; select '\u00e9'; ", "statement 2 of 3: Parser", 13),
+        ("select '\u65e5\u672c;' -- ;\n;;select '\U0001f986' frm a b;", "statement 2 of 2: P", 36),
+        (f"select 1; select {'1+' * 100} 2 zz yy xx; select 3", "statement 2 of 3: Pars", 224),
+        ("select 1; select '", "statement 2 of 2: Parser", 18),
+        (";\n selec 1", "Parser", 4),
+        ("select '\u65e5' frm a a a", "Parser", None),  # which of them?
+        ("select 1; select '\u65e5' frm a a a", "Parser", None),
+    ],
+)
+def test_a_syntax_error_has_its_place(
+    connection: _Connection, sql: str, message: str, position: int | None
+) -> None:
+    with pytest.raises(QueryError, match=f"^{message}") as caught:
+        connection.execute(sql)
+    assert caught.value.position == position
+
+
+def test_a_long_tail_of_semicolons_is_nothing(connection: _Connection) -> None:
+    started = time.perf_counter()
+    for end in (";", "; ", ";\r\n"):
+        assert connection.execute_text("select 1 as n" + end * 300_000).fetch(2) == ['{"n":"1"}']
+    assert time.perf_counter() - started < 1  # it was one second for each
+
+
+MACROS = """
+    create macro json_object(a, b) as '{"evil"'; create macro to_json(a) as 'evil';
+    create macro isfinite(a) as false; create macro isnan(a) as true;
+    create macro lower(a) as 'evil'; create macro hex(a) as 'evil';
+    create macro "||"(a, b) as 'evil'; create macro ">"(a, b) as false;
+    create macro current_database() as 'evil';
+    create macro duckdb_tables() as table select 'evil' as database_name, '' as schema_name,
+        'evil' as table_name, false as internal;
+    create macro duckdb_views() as table select 'evil' as database_name, '' as schema_name,
+        'evil' as view_name, false as internal;
+    create macro duckdb_columns() as table select 'evil' as database_name, '' as schema_name,
+        'evil' as table_name, 'evil' as column_name, 'evil' as data_type, 1 as column_index,
+        false as internal"""
+
+
+@pytest.mark.parametrize("temp", ["", "temp "])
+def test_macros_do_not_change_what_our_own_sql_says(connection: _Connection, temp: str) -> None:
+    connection.execute("create table kept (a integer); create view seen as from kept")
+    connection.execute(MACROS.replace("create macro", f"create {temp}macro"))
+    assert cells(connection, "select 1") == ["1"]
+    sql = "select 1.5::double, 'inf'::float, 'nan'::double, '\\xAB'::blob, null::blob, [1]"
+    assert cells(connection, sql) == ["1.5", "Infinity", "NaN", "\\xab", None, "[1]"]
+    assert connection.tables() == [Table("memory", "main", "kept")]
+    assert connection.views() == [Table("memory", "main", "seen")]
+    assert [column.column for column in connection.columns("", "", "")] == ["a", "a"]
+
+
+@pytest.mark.parametrize("kind", ["table", "temp table", "view"])
+@pytest.mark.parametrize("sql", ["pragma version", "call pragma_version()"])
+def test_a_result_that_is_kept_is_no_table_of_the_user_s(
+    connection: _Connection, kind: str, sql: str
+) -> None:
+    connection.execute(f"create {kind} kept as select 7 as a, 8 as b")
+    for _ in range(2):
+        (row,) = connection.execute_text(sql).fetch(2)
+        assert json.loads(row)["library_version"].startswith("v")
+    assert connection.execute_text("from kept").fetch(2) == ['{"a":"7","b":"8"}']
+
+
+def test_a_full_disk_is_not_the_statement_s_fault(tmp_path: Path) -> None:
+    database = DRIVER.open({"database": str(tmp_path / "small.db")})
+    connection = database.connect()
+    connection.execute("create table t (a varchar); begin")
+    connection.execute("insert into t select hash(range) from range(100000)")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))  # bytes
+    try:
+        with pytest.raises(DatabaseError, match="Could not write file") as commit:
+            connection.execute("commit")
+        with pytest.raises(DatabaseError, match="Could not write file") as copy:
+            connection.execute(f"copy (from range(1000000)) to '{tmp_path}/out.csv'")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [type(caught.value) for caught in (commit, copy)] == [DatabaseError, DatabaseError]
+    connection.close()
+    database.close()
+
+
+def test_a_constraint_that_fails_at_commit_is_the_statement_s_fault(
+    database: _Database, connection: _Connection
+) -> None:
+    connection.execute("create table t (a varchar primary key)")
+    other = database.connect()
+    for each in (connection, other):
+        each.execute("begin; insert into t values ('Could not write')")
+    connection.execute("commit")
+    with pytest.raises(QueryError, match="Failed to commit"):
+        other.execute("commit")
+    other.close()
+
+
+def test_a_statement_newer_than_its_list_of_types_is_refused(connection: _Connection) -> None:
+    with pytest.raises(DatabaseError, match="not a valid StatementType"):
+        connection.execute("update extensions (nosuch)")
+
+
 def test_sql_does_not_read_python_variables(connection: _Connection) -> None:
     with pytest.raises(QueryError, match="Table with name statement does not exist"):
         connection.execute("select * from statement")  # a variable of the driver
@@ -243,6 +352,17 @@ def test_a_failed_transaction_says_so_until_it_is_rolled_back(connection: _Conne
         connection.execute_text("select 1")
     assert connection.rollback() is True
     assert connection.execute("select 1").fetch(2) == [(1,)]
+
+
+def test_a_failed_transaction_has_the_catalog_of_before(connection: _Connection) -> None:
+    connection.execute("create table kept (a integer); create view seen as from kept")
+    with pytest.raises(QueryError):
+        connection.execute("begin; create table t (a integer); select error('now')")
+    assert connection.tables() == [Table("memory", "main", "kept")]
+    assert connection.views() == [Table("memory", "main", "seen")]
+    assert [column.table for column in connection.columns("", "", "")] == ["kept", "seen"]
+    with pytest.raises(QueryError, match="ROLLBACK"):
+        connection.execute("select 1")
 
 
 class TestCatalogWhileAResultIsOpen:
@@ -270,6 +390,7 @@ class TestCatalogWhileAResultIsOpen:
             "create temp view mine as select 1 as a",
             "explain analyze create temp table mine as select 1 as a",
             "begin; create temp table mine (a integer); commit",
+            'create TEMPORARY table "mine" (a integer)',
         ],
     )
     def test_it_has_what_is_temporary(self, connection: _Connection, sql: str) -> None:
@@ -287,6 +408,21 @@ class TestCatalogWhileAResultIsOpen:
         connection.execute_text(self.ROWS).fetch(1)
         assert tables(connection) == {"kept"}
         assert connection.views() == []
+
+    def test_what_is_not_there_is_not_looked_for(self, connection: _Connection) -> None:
+        wide = ", ".join(f"c{number} integer" for number in range(500))
+        made = "; ".join(f"create table t{number} ({wide})" for number in range(100))
+        connection.execute(f"begin; {made}; commit")
+
+        def seconds(sql: str) -> float:
+            started = time.perf_counter()
+            connection.execute(sql).close()
+            return time.perf_counter() - started
+
+        with_ddl = min(seconds("create or replace table u (a integer); select 1") for _ in "123")
+        connection.execute("create temp table passing (a integer); drop table passing")
+        looking = min(seconds("create or replace table u (a integer); select 1") for _ in "123")
+        assert with_ddl < looking / 2
 
     def test_a_table_dropped_in_the_transaction_is_gone_for_it_alone(
         self, database: _Database, connection: _Connection
@@ -368,13 +504,31 @@ class TestOpening:
         database.close()
 
     def test_a_file_that_cannot_be_opened(self, tmp_path: Path) -> None:
-        for path in (tmp_path / "no" / "such.db", tmp_path):
-            with pytest.raises(DatabaseUnavailable, match=r"IO Error"):
+        with pytest.raises(DatabaseUnavailable, match=r"IO Error"):
+            DRIVER.open({"database": str(tmp_path / "no" / "such.db")})
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path, tmp_path / "pipe"):
+            with pytest.raises(DatabaseUnavailable, match=f"{path} is not a regular file"):
                 DRIVER.open({"database": str(path)})
         broken = tmp_path / "broken.db"
         broken.write_bytes(b"not a database" * 1000)
         with pytest.raises(DatabaseUnavailable, match="not a valid DuckDB database file"):
             DRIVER.open({"database": str(broken), "threads": "2"})
+
+    @pytest.mark.parametrize("path", [os.fsdecode(b"/no/\xff.db"), "/no/\0.db"])
+    def test_a_path_that_is_none_is_named(self, path: str) -> None:
+        with pytest.raises(InvalidParams, match="property database"):
+            DRIVER.open({"database": path})
+
+    def test_a_database_that_was_detached_can_be_closed(self, tmp_path: Path) -> None:
+        path = tmp_path / "o\"n'e.db"
+        database = DRIVER.open({"database": str(path)})
+        connection = database.connect()
+        connection.execute("create table t as select 1 as a; attach ':memory:' as o; use o")
+        connection.execute('detach "o""n\'e"')
+        connection.close()
+        database.close()
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
     def test_what_was_committed_is_in_the_file_after_close(self, tmp_path: Path) -> None:
         path = tmp_path / "a b.db"

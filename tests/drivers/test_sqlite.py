@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -78,6 +80,43 @@ def test_split_finds_every_statement(parts: list[tuple[str, str]], start: str) -
     assert len(found) == len(statements)
     for piece, statement in zip(found, statements, strict=True):
         assert statement.strip() in piece
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        TRIGGER,
+        TRIGGER.replace("trigger", "/* x */TEMPORARY -- y\n trigger"),
+        "explain query plan " + TRIGGER,
+        "create trigger t after insert on a begin select case 1 when 1 then 2 end; end",
+        "create trigger t after insert on a begin delete from b; /* end; */ END -- ;\n",
+        "create view trigger_v as select 1",
+        "create table end(a)",
+        "create trigger a.b begin select ';end;'; end",
+    ],
+)
+def test_split_ends_a_trigger_where_sqlite_does(sql: str) -> None:
+    assert split(f"{sql};select 1; end; select 2") == [f"{sql};", "select 1;", " end;", " select 2"]
+    assert sqlite3.complete_statement(f"{sql};")
+    if "trigger" in sql.split():
+        cut = sql[: sql.lower().rindex("end")]
+        assert split(f"{cut} ; select 1") == [f"{cut} ; select 1"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create trigger t after insert on a begin "
+        + "update b set x = case 1 when 1 then 2 end; " * 60_000
+        + "end",
+        "select 1" + ";" * 500_000,
+        "create trigger t after insert on a begin " + "/* ; */;" * 200_000,
+    ],
+)
+def test_split_takes_time_in_proportion(sql: str) -> None:
+    started = time.perf_counter()
+    assert len(split(sql)) == 1
+    assert time.perf_counter() - started < 2  # asking SQLite, the first took 17
 
 
 @pytest.mark.parametrize("sql", ["", " ; ", "-- a; b", "/* ; */;", "/* open ;", "--\n-- -- --\n;"])
@@ -175,6 +214,14 @@ def test_what_cannot_be_bound_is_an_error(
     assert connection.execute("select 1").fetch(2) == [(1,)]
 
 
+def test_a_name_that_no_parameter_has_is_an_error(connection: _Connection) -> None:
+    connection.execute("create table t(a)")
+    with pytest.raises(QueryError, match="no parameter 'who'"):
+        connection.execute("insert into t values (:a)", {"a": 1, "who": 2})
+    sql = "select :a + @b + $c + ?4, (select count(*) from t)"
+    assert connection.execute(sql, {"a": 1, "b": 2, "c": 3, "4": 4}).fetch(2) == [(10, 0)]
+
+
 def test_a_catalog_has_what_is_attached_and_what_is_temporary(connection: _Connection) -> None:
     connection.execute('attach \':memory:\' as "o\'""x"; create table "o\'""x".t(a int)')
     connection.execute("create temp table t(b text, c text as (b || 'x')); create table t(d)")
@@ -266,6 +313,48 @@ class TestLocks:
             worker.join(0.005)
         assert str(outcome[0]) == "interrupted while waiting for a lock"
 
+    def test_an_interrupt_ends_a_catalog_call_s_waiting_and_not_the_open_result(
+        self, connection: _Connection, tmp_path: Path
+    ) -> None:
+        holder = sqlite3.connect(tmp_path / "other.db", isolation_level=None)
+        holder.execute("create table x(a)")
+        connection.execute(f"attach '{tmp_path}/other.db' as other")
+        result = connection.execute("select value from json_each(json_array(1, 2, 3))")
+        assert result.fetch(1) == [(1,)]
+        holder.execute("begin exclusive")
+        outcome: list[BaseException] = []
+
+        def work() -> None:
+            with pytest.raises(Cancelled) as caught:
+                connection.tables()
+            outcome.append(caught.value)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        while worker.is_alive():
+            connection.interrupt()
+            worker.join(0.005)
+        assert str(outcome[0]) == "interrupted while waiting for a lock"
+        assert result.fetch(3) == [(2,), (3,)]
+        holder.close()
+
+    def test_a_long_catalog_call_can_be_interrupted(self, connection: _Connection) -> None:
+        made = ";".join(f"create table t{number}(a, b, c)" for number in range(3000))
+        connection.execute(f"begin; {made}; commit")
+        outcome: list[BaseException] = []
+
+        def work() -> None:
+            with pytest.raises(Cancelled) as caught:
+                connection.columns("", "", "")
+            outcome.append(caught.value)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        while worker.is_alive():
+            connection.interrupt()
+            worker.join(0.0001)
+        assert str(outcome[0]) == "interrupted"
+
 
 class TestOpening:
     def test_a_database_in_memory_is_shared_by_its_own_connections_alone(self) -> None:
@@ -300,11 +389,17 @@ class TestOpening:
     def test_what_cannot_be_opened(self, tmp_path: Path) -> None:
         broken = tmp_path / "broken.db"
         broken.write_bytes(b"not a database" * 1000)
-        for unusable in (tmp_path / "no" / "such.db", tmp_path, broken):
+        os.mkfifo(tmp_path / "pipe")
+        for unusable in (tmp_path / "no" / "such.db", tmp_path, tmp_path / "pipe", broken):
             with pytest.raises(DatabaseUnavailable, match=unusable.name):
                 DRIVER.open({"database": str(unusable)})
         with pytest.raises(DatabaseUnavailable, match=r"new\.db"):
             DRIVER.open({"database": str(tmp_path / "new.db"), "mode": "rw"})
+
+    @pytest.mark.parametrize("path", ["/no/\ud800.db", "/no/\0.db"])
+    def test_a_path_that_is_none_is_named(self, path: str) -> None:
+        with pytest.raises(InvalidParams, match="property database"):
+            DRIVER.open({"database": path})
 
     @pytest.mark.parametrize(
         "properties",
