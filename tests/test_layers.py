@@ -41,7 +41,7 @@ LAYERS: dict[str, set[str]] = {
     "__init__": set(),
 }
 # The one database package each driver may import.
-DATABASES = {"duckdb": {"duckdb"}, "sqlite": set(), "fake": set()}
+DATABASES = {"duckdb": {"duckdb"}, "_duckdb_sql": {"duckdb"}, "sqlite": set(), "fake": set()}
 
 
 def modules() -> Iterator[Path]:

@@ -16,7 +16,6 @@ a database in memory) and DuckDB's own options: ``threads``, ``memory_limit``, `
 from __future__ import annotations
 
 import os
-import re
 import stat
 import threading
 import uuid
@@ -26,184 +25,37 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType, token_type
+from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType
 
 from notebook_rpc.errors import (
-    Cancelled,
-    DatabaseError,
     DatabaseUnavailable,
     InvalidParams,
     NotebookError,
     QueryError,
-    from_dbapi,
 )
 from notebook_rpc.model import Column, ResultColumn, Table, unique_names
+from notebook_rpc_drivers._duckdb_sql import (
+    COLUMNS,
+    KEEPS_CATALOG,
+    SAYS_TEMPORARY,
+    TABLES,
+    VIEWS,
+    begins,
+    own_sql_hidden,
+    position_in,
+    text_of,
+    translated,
+    type_of,
+    values_of,
+    which_statement,
+    without_semicolon,
+)
 
 if TYPE_CHECKING:
     from notebook_rpc.model import Parameters
 
 Row = tuple[Any, ...]
 Bound = list[object] | dict[str, object] | None
-
-# What cannot create, change or drop a table, a view or a column. The list names the safe
-# ones, so that a type we never heard of counts as a change: EXPLAIN ANALYZE runs what it
-# holds, CALL, PRAGMA and LOAD run anything.
-_KEEPS_CATALOG = {StatementType.SELECT, StatementType.INSERT, StatementType.UPDATE}
-_KEEPS_CATALOG |= {StatementType.DELETE, StatementType.MERGE_INTO, StatementType.COPY}
-_KEEPS_CATALOG |= {StatementType.SET, StatementType.VARIABLE_SET, StatementType.PREPARE}
-
-# What creates a temporary object, if at all, with the word in its text: "temp" can be neither
-# the session's schema nor the name of another database. The rest may run text we never see.
-_SAYS_TEMPORARY = {StatementType.CREATE, StatementType.CREATE_FUNC, StatementType.ALTER}
-_SAYS_TEMPORARY |= {StatementType.DROP, StatementType.ATTACH, StatementType.DETACH}
-_SAYS_TEMPORARY |= {StatementType.EXPLAIN, StatementType.VACUUM, StatementType.EXPORT}
-
-_NESTED = {"struct", "tuple", "list", "array", "map", "union", "variant"}
-
-# Python's datetime has no nanoseconds, and DuckDB gives a time zone only to those who have pytz.
-_NOT_IN_PYTHON = re.compile("TIME ZONE|TIMESTAMPTZ|TIME_NS|TIMESTAMP_NS")
-
-# The excerpt in an error shows the SQL with a row of carets under the place.
-_EXCERPT = re.compile(r"\n\nLINE (\d+): ([^\n]*)\n( *)\^+")
-_NEAR = re.compile(r'at or near "(.*)"\Z', re.DOTALL)
-
-# A full or broken disk, which DuckDB reports in classes that are otherwise the statement's fault.
-_DISK = re.compile(
-    r"TransactionContext Error: Failed to commit: Could not (?:write|read|sync|truncate|fsync)"
-    r"|IO Error: .*(?:Could not (?:write|sync|truncate|fsync)|No space left)",
-    re.DOTALL,
-)
-
-# Our SQL calls functions by their full names: a user's macro hides a built-in of the same name,
-# operators of text included, but nothing can be created in "system". Comparisons and casts
-# cannot be hidden.
-_TABLES = """
-    SELECT database_name, schema_name, table_name FROM system.main.duckdb_tables()
-    WHERE NOT internal ORDER BY ALL"""
-_VIEWS = """
-    SELECT database_name, schema_name, view_name FROM system.main.duckdb_views()
-    WHERE NOT internal ORDER BY ALL"""
-_COLUMNS = """
-    SELECT database_name, schema_name, table_name, column_name, data_type
-    FROM system.main.duckdb_columns()
-    WHERE NOT internal AND ? IN ('', database_name) AND ? IN ('', schema_name)
-      AND ? IN ('', table_name)
-    ORDER BY database_name, schema_name, table_name, column_index"""
-
-
-def _as_text(kind: str, column: str) -> str:
-    """SQL for the text of *column*; *kind* is ``type.id``."""
-    if kind in _NESTED:
-        return f"system.main.to_json({column})::VARCHAR"
-    if kind in ("float", "double"):
-        return (
-            f"CASE WHEN system.main.isfinite({column}) THEN {column}::VARCHAR"
-            f" WHEN system.main.isnan({column}) THEN 'NaN'"
-            f" WHEN {column} > 0 THEN 'Infinity' WHEN {column} < 0 THEN '-Infinity' END"
-        )
-    if kind == "blob":
-        return rf"""system.main."||"('\x', system.main.lower(system.main.hex({column})))"""
-    return f"{column}::VARCHAR"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _text_of(names: list[str], types: list[Any]) -> str:
-    """SQL for a row of the columns c0, c1... as JSON; *names* are distinct."""
-    pairs = (
-        f"{_literal(name)}, {_as_text(kind.id, f'c{number}')}"
-        for number, (name, kind) in enumerate(zip(names, types, strict=True))
-    )
-    return f"system.main.json_object({', '.join(pairs)})::VARCHAR"
-
-
-def _values_of(types: list[Any]) -> str | None:
-    """SQL for the columns c0, c1..., as text where Python has no value; None if nowhere."""
-    if not any(_NOT_IN_PYTHON.search(str(kind)) for kind in types):
-        return None
-    return ", ".join(
-        _as_text(kind.id, f"c{number}") if _NOT_IN_PYTHON.search(str(kind)) else f"c{number}"
-        for number, kind in enumerate(types)
-    )
-
-
-def _translated(exc: Exception, before: str = "", after: str = "") -> NotebookError:
-    message = f"{before}{exc}{after}"
-    if isinstance(exc, duckdb.InterruptException):
-        return Cancelled(message)
-    if isinstance(exc, duckdb.FatalException | duckdb.ConnectionException):
-        return DatabaseUnavailable(message)
-    if isinstance(exc, duckdb.OutOfMemoryException) or _DISK.match(str(exc)):
-        return DatabaseError(message)
-    return type(from_dbapi(exc))(message)
-
-
-def _tokens(sql: str) -> list[tuple[int, bytes]]:
-    """Where each token that is no comment begins, in bytes, and the first 8 bytes of its text."""
-    text = memoryview(sql.encode())
-    found = duckdb.tokenize(sql)  # which takes broken SQL too
-    return [(at, bytes(text[at : at + 8])) for at, kind in found if kind is not token_type.comment]
-
-
-def _position(sql: str, message: str) -> int | None:
-    """Where in *sql* the excerpt in *message* points, in characters from 1; None if not sure."""
-    excerpt = _EXCERPT.search(message)
-    if excerpt is None:
-        return None
-    number, shown, margin = int(excerpt[1]), excerpt[2], excerpt[3]
-    lines = sql.split("\n")
-    if number > len(lines):
-        return None
-    line = lines[number - 1]
-    near = _NEAR.search(message[: excerpt.start()])
-    column = len(margin) - len(f"LINE {number}: ")
-    # Carets count the columns of a terminal, a tab has none, and the excerpt of a long line is
-    # a piece of it.
-    plain = line[: column + 1].isascii() and line[: column + 1].isprintable()
-    if not (plain and line.startswith(shown[:column])):
-        token = rf"(?<!\w){re.escape(near[1])}(?!\w)" if near else r"(?!)"
-        found = [match.start() for match in re.finditer(token, line)]
-        if len(found) != 1:
-            return None
-        (column,) = found
-    return sum(len(line) + 1 for line in lines[: number - 1]) + column + 1
-
-
-def _which(sql: str, position: int | None) -> tuple[int, int]:
-    """The number of the statement at *position*, 0 if that is None, and how many there are."""
-    place = -1 if position is None else len(sql[: position - 1].encode())
-    number = total = 0
-    ended = True
-    for at, text in _tokens(sql):
-        total += ended and text[:1] != b";"
-        ended = text[:1] == b";"
-        if at <= place:
-            number = total
-    return number, total
-
-
-def _without_semicolon(sql: str) -> str:
-    """*sql*, one statement, up to the semicolon that ends it; it stays in front of a comment."""
-    end = None
-    for at, text in reversed(_tokens(sql)) if ";" in sql else []:
-        if text[:1] != b";":
-            break
-        end = at
-    return sql.encode()[:end].decode()
-
-
-def _type(statement: Statement) -> StatementType | None:
-    try:
-        return statement.type
-    except ValueError:  # newer than the list of names: UPDATE EXTENSIONS
-        return None
-
-
-def _begins(statement: Statement) -> bool:
-    _, text = _tokens(statement.query)[0]
-    return text.upper().startswith((b"BEGIN", b"START"))
 
 
 class _Result:
@@ -236,7 +88,7 @@ class _Result:
         if self._ended:
             return []
         try:
-            with self._connection.calling(), _own_sql_hidden():
+            with self._connection.calling(), own_sql_hidden():
                 rows = self._fetch(limit)
         except NotebookError as failure:
             self._failure = failure
@@ -269,7 +121,7 @@ class _Connection:
         self._own = root.cursor()
         self._sibling: DuckDBPyConnection | None = None
         self._result: _Result | None = None
-        self._captured: dict[str, list[Row]] = {_TABLES: [], _VIEWS: [], _COLUMNS: []}
+        self._captured: dict[str, list[Row]] = {TABLES: [], VIEWS: [], COLUMNS: []}
         self._whole = False  # _captured is all there is to see
         self._stale = False  # _captured is older than the last statement that may have changed it
         self._in_transaction = False
@@ -292,13 +144,13 @@ class _Connection:
         return self._run(sql, parameters, text=True)
 
     def tables(self) -> list[Table]:
-        return [Table(*row) for row in self._catalog(_TABLES)]
+        return [Table(*row) for row in self._catalog(TABLES)]
 
     def views(self) -> list[Table]:
-        return [Table(*row) for row in self._catalog(_VIEWS)]
+        return [Table(*row) for row in self._catalog(VIEWS)]
 
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
-        return [Column(*row) for row in self._catalog(_COLUMNS, catalog, schema, table)]
+        return [Column(*row) for row in self._catalog(COLUMNS, catalog, schema, table)]
 
     def rollback(self) -> bool:
         self._finish()
@@ -350,7 +202,7 @@ class _Connection:
             raise
         # Whatever its class: std::bad_cast comes as a RuntimeError.
         except Exception as exc:
-            raise _translated(exc, before, after) from exc
+            raise translated(exc, before, after) from exc
         finally:
             with self._guard:
                 self._busy = None
@@ -374,8 +226,8 @@ class _Connection:
                 # Running a statement with a very long tail of these takes quadratic time.
                 statements = self._own.extract_statements(sql.rstrip("; \t\r\n"))
         except QueryError as exc:
-            position = _position(sql, str(exc))
-            number, total = _which(sql, position)
+            position = position_in(sql, str(exc))
+            number, total = which_statement(sql, position)
             failure = exc
             if total > 1:
                 before = f"statement {number} of {total}: " if number else ""
@@ -410,7 +262,7 @@ class _Connection:
             return _Result(self, [], _none, count=0)
         names, types = unique_names(relation.columns), relation.types
         columns = [ResultColumn(name, str(kind)) for name, kind in zip(names, types, strict=True)]
-        selected = _text_of(names, types) if text else _values_of(types)
+        selected = text_of(names, types) if text else values_of(types)
         aliases = ", ".join(f"c{number}" for number in range(len(names)))
         if relation.type == "QUERY_RELATION":  # bound, but not run
             if self._stale:
@@ -418,9 +270,9 @@ class _Connection:
             if selected is None:
                 self._own.execute(statement, bound)
             else:
-                query = _without_semicolon(relation.sql_query())
+                query = without_semicolon(relation.sql_query())
                 wrapped = f"SELECT {selected} FROM ({query}\n) AS r({aliases})"  # noqa: S608
-                with _own_sql_hidden():
+                with own_sql_hidden():
                     self._own.execute(wrapped, bound)
             return _Result(self, columns, self._own.fetchmany, text=text, streaming=True)
         # It has run, and must not run again. What it returned is known to this private name
@@ -442,15 +294,15 @@ class _Connection:
 
     def _note(self, statement: Statement) -> None:
         """Remember what *statement*, which is about to run, may do to the catalog."""
-        kind = _type(statement)
+        kind = type_of(statement)
         if kind == StatementType.TRANSACTION:
-            if _begins(statement):
+            if begins(statement):
                 self._in_transaction = True
             else:
                 self._transaction_ended()
-        elif kind not in _KEEPS_CATALOG:
+        elif kind not in KEEPS_CATALOG:
             self._stale = True
-            if kind not in _SAYS_TEMPORARY or "temp" in statement.query.lower():
+            if kind not in SAYS_TEMPORARY or "temp" in statement.query.lower():
                 self._temporary = True
             self._changed = self._in_transaction
 
@@ -464,9 +316,9 @@ class _Connection:
         some = self._changed or self._temporary
         # The engine lists every database before it leaves out all but one, columns above all:
         # 100 ms for 100 000 of them. So what cannot be there is not asked for.
-        for query in (_TABLES, _VIEWS, _COLUMNS):
-            if query == _COLUMNS:
-                some = bool(self._captured[_TABLES] or self._captured[_VIEWS])
+        for query in (TABLES, VIEWS, COLUMNS):
+            if query == COLUMNS:
+                some = bool(self._captured[TABLES] or self._captured[VIEWS])
             every = [""] * query.count("?")
             self._captured[query] = (
                 self._own.execute(f"FROM ({query}) {kept}", every).fetchall() if some else []
@@ -499,15 +351,6 @@ class _Connection:
             self._sibling = self._root.cursor()
         with self.calling(self._sibling):
             return self._sibling.execute(query, names).fetchall()
-
-
-@contextmanager
-def _own_sql_hidden() -> Iterator[None]:
-    """Cut from errors the excerpt that shows SQL the client never wrote."""
-    try:
-        yield
-    except duckdb.Error as exc:
-        raise type(exc)(_EXCERPT.sub("", str(exc))) from exc
 
 
 def _none(_: int) -> list[Row]:
@@ -557,7 +400,7 @@ class _Database:
         except duckdb.BinderException:
             return  # a session has detached it, which wrote it all
         except duckdb.Error as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         finally:
             self._root.close()
 
