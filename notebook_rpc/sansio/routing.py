@@ -20,8 +20,8 @@ class RouteConflict(ValueError):
     """Two routes answer the same method on the same path, or one is malformed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
+@dataclass(slots=True)
+class Found(Generic[T]):  # made for every request: frozen, it would take three times as long
     """Where a request leads, and what the named segments of its path were."""
 
     target: T
@@ -56,6 +56,7 @@ class RoutingTable(Generic[T]):
             RouteConflict: the message names the method and the path.
         """
         self._root: _Node[T] = _Node()
+        self._literal: dict[str, _Node[T]] = {}  # paths without names: no need to descend
         for method, path, target in routes:
             self._add(method, path, target)
 
@@ -77,13 +78,15 @@ class RoutingTable(Generic[T]):
             raise RouteConflict(f"{method} {path} names its segments unlike another route")
         node.names = tuple(names)
         node.methods[method] = target
+        if not names:
+            self._literal[path] = node
 
     def find(self, method: str, path: str) -> Found[T] | NotAllowed | None:
         """The target, or why there is none: None means that the path does not exist.
 
         HEAD is answered wherever GET is (RFC 9110, 9.3.2); OPTIONS is not looked up here.
         """
-        found = _descend(self._root, path.split("/"), ())
+        found = self._node(path)
         if found is None:
             return None
         node, values = found
@@ -92,12 +95,16 @@ class RoutingTable(Generic[T]):
             target = node.methods.get("GET")
         if target is None:
             return NotAllowed(_allow(node.methods))
-        return Found(target, dict(zip(node.names, values, strict=True)))
+        return Found(target, dict(zip(node.names, values, strict=True)) if values else {})
 
     def allow(self, path: str) -> str | None:
         """The Allow header's value for a path, OPTIONS included; None if it does not exist."""
-        found = _descend(self._root, path.split("/"), ())
+        found = self._node(path)
         return None if found is None else _allow(found[0].methods)
+
+    def _node(self, path: str) -> tuple[_Node[T], tuple[str, ...]] | None:
+        node = self._literal.get(path)
+        return _descend(self._root, path.split("/"), ()) if node is None else (node, ())
 
 
 def _descend(
