@@ -4,14 +4,17 @@
 statement at a time and gives a ``Result``.
 
 Threads: every method may block and is called on a worker thread, one call at a time for
-each connection, though not always the same thread. ``interrupt`` and ``progress`` are the
-exceptions: they may race with anything, are called on the event loop, and must neither
-block nor raise.
+each connection, though not always the same thread. The exceptions may race with anything and
+must not raise: ``interrupt``, called on a thread of its own, and ``progress`` and
+``transaction``, asked on the event loop, where they must not block.
 
 Errors: a method raises a ``notebook_rpc.errors.NotebookError``, with the database's own
 exception as its ``__cause__``. Anything else is a bug in the driver and reported as one.
+``DatabaseUnavailable`` from a connection says that it is broken, and a new one is needed.
 
-Transactions: a connection is in autocommit mode until a statement says BEGIN.
+Transactions: a connection is in autocommit mode until a statement says BEGIN, and again after
+COMMIT or ROLLBACK. Where the database or its module would rather begin by itself, the driver
+hides that.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from notebook_rpc.model import Column, Parameters, Result, Table
+    from notebook_rpc.model import Column, Parameters, Result, Table, Transaction
 
 
 class Connection(Protocol):
@@ -45,6 +48,11 @@ class Connection(Protocol):
 
     def columns(self, catalog: str, schema: str, table: str, /) -> Sequence[Column]:
         """Columns of tables and views, in table order; "" matches any name."""
+        ...
+
+    @property
+    def transaction(self) -> Transaction:
+        """What the last call that ended has left."""
         ...
 
     def rollback(self) -> bool:
@@ -74,7 +82,8 @@ class SupportsInterrupt(Protocol):
     """Capability: stop the call that runs on this connection, from any thread.
 
     One interrupt may arrive before the call has begun and be lost; callers repeat it.
-    Without a running call it does nothing.
+    Without a running call it does nothing. It may take as long as telling the database does;
+    the connection's next call does not begin before it has returned.
     """
 
     def interrupt(self) -> None: ...
@@ -106,8 +115,8 @@ class Driver(Protocol):
     """How a kind of database is opened. Registered in the entry-point group
     ``notebook_rpc.drivers`` under the name its URLs begin with."""
 
-    def open(self, properties: Mapping[str, str], /) -> Database:
-        """Open the database that *properties* describe.
+    def open(self, properties: Mapping[str, str], /, *, read_only: bool = False) -> Database:
+        """Open the database that *properties* describe, *read_only* by the engine's own means.
 
         Keys: ``database``, ``host``, ``port``, ``username``, ``password`` from the URL
         where it has them, then its query arguments and the ``-P`` options as they stand.
@@ -115,5 +124,6 @@ class Driver(Protocol):
         Raises:
             DatabaseUnavailable: it cannot be opened.
             InvalidParams: a property is unknown or malformed; the message names it.
+            NotSupported: nothing in the engine would enforce *read_only*.
         """
         ...

@@ -5,6 +5,7 @@ The field names are those of the ADONotebook protocol, so these encode as they s
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
@@ -41,6 +42,12 @@ class ResultColumn(msgspec.Struct, frozen=True):
 
     column: str
     datatype: str
+
+
+class Transaction(enum.Enum):
+    """Of a connection. One that has FAILED can only be rolled back; not every database has it."""
+
+    NONE, OPEN, FAILED = "autocommit", "in transaction", "failed transaction"
 
 
 Row_co = TypeVar("Row_co", covariant=True)

@@ -33,7 +33,7 @@ from notebook_rpc.errors import (
     NotebookError,
     QueryError,
 )
-from notebook_rpc.model import Column, ResultColumn, Table, unique_names
+from notebook_rpc.model import Column, ResultColumn, Table, Transaction, unique_names
 from notebook_rpc_drivers._duckdb_sql import (
     COLUMNS,
     KEEPS_CATALOG,
@@ -92,6 +92,7 @@ class _Result:
                 rows = self._fetch(limit)
         except NotebookError as failure:
             self._failure = failure
+            self._connection.note_failure()
             raise
         if len(rows) < limit:
             self._ended = True
@@ -125,6 +126,7 @@ class _Connection:
         self._whole = False  # _captured is all there is to see
         self._stale = False  # _captured is older than the last statement that may have changed it
         self._in_transaction = False
+        self._failed = False  # and with it everything but its end
         self._temporary = False  # it may have had a temporary object
         self._changed = False  # the transaction has run such a statement
         self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
@@ -138,10 +140,10 @@ class _Connection:
             self._counts_progress = True
 
     def execute(self, sql: str, parameters: Parameters | None = None, /) -> _Result:
-        return self._run(sql, parameters, text=False)
+        return self._run_noting(sql, parameters, text=False)
 
     def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> _Result:
-        return self._run(sql, parameters, text=True)
+        return self._run_noting(sql, parameters, text=True)
 
     def tables(self) -> list[Table]:
         return [Table(*row) for row in self._catalog(TABLES)]
@@ -151,6 +153,12 @@ class _Connection:
 
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
         return [Column(*row) for row in self._catalog(COLUMNS, catalog, schema, table)]
+
+    @property
+    def transaction(self) -> Transaction:
+        if not self._in_transaction:
+            return Transaction.NONE
+        return Transaction.FAILED if self._failed else Transaction.OPEN
 
     def rollback(self) -> bool:
         self._finish()
@@ -207,6 +215,14 @@ class _Connection:
             with self._guard:
                 self._busy = None
 
+    def note_failure(self) -> None:
+        """Find out whether an error has taken the open transaction with it."""
+        if self._in_transaction and not self._failed:
+            try:
+                self._own.execute("SELECT 1")
+            except duckdb.TransactionException:
+                self._failed = True
+
     def end_stream(self) -> None:
         with self.calling():
             self._own.abort()  # ends the result alone, not a transaction around it
@@ -237,6 +253,13 @@ class _Connection:
         if not statements:
             raise QueryError("no statement")
         return statements
+
+    def _run_noting(self, sql: str, parameters: Parameters | None, *, text: bool) -> _Result:
+        try:
+            return self._run(sql, parameters, text=text)
+        except NotebookError:
+            self.note_failure()
+            raise
 
     def _run(self, sql: str, parameters: Parameters | None, *, text: bool) -> _Result:
         self._finish()
@@ -308,7 +331,7 @@ class _Connection:
 
     def _transaction_ended(self) -> None:
         self._stale |= self._changed
-        self._in_transaction = self._changed = False
+        self._in_transaction = self._changed = self._failed = False
 
     def _capture(self) -> None:
         # A transaction sees what was committed when it began, so its own view is all of it.
@@ -429,9 +452,16 @@ def _blame_an_option(config: Mapping[str, str]) -> None:
 
 
 class _Driver:
-    def open(self, properties: Mapping[str, str], /) -> _Database:
+    def open(self, properties: Mapping[str, str], /, *, read_only: bool = False) -> _Database:
         config = {key: value for key, value in properties.items() if key != "database"}
-        return _Database(properties.get("database") or ":memory:", config)
+        path = properties.get("database") or ":memory:"
+        if read_only:
+            if path.startswith(":memory:"):
+                raise InvalidParams("a database in memory cannot be read-only: it would stay empty")
+            mode = config.setdefault("access_mode", "READ_ONLY")
+            if mode.upper() != "READ_ONLY":
+                raise InvalidParams(f"property access_mode: {mode} is not read-only")
+        return _Database(path, config)
 
 
 DRIVER = _Driver()

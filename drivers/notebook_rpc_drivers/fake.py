@@ -17,6 +17,8 @@ not matter::
     wait after N rows              gives N rows, then waits as above
     wait on close                  one row; to close the result waits as above
     error on close MESSAGE         one row; to close the result fails
+    abort MESSAGE                  fails, and so has the transaction, if there is one
+    leave                          breaks the connection: every later call but close fails
     select NAME, ... from TABLE    rows of orders, users or the view paid; * is all columns
     create [temp] table NAME (COLUMN TYPE, ...)   makes an empty table
     begin, commit, rollback        as elsewhere; rollback undoes create
@@ -48,7 +50,7 @@ from notebook_rpc.errors import (
     NotebookError,
     QueryError,
 )
-from notebook_rpc.model import Column, ResultColumn, Table, unique_names
+from notebook_rpc.model import Column, ResultColumn, Table, Transaction, unique_names
 
 if TYPE_CHECKING:
     from notebook_rpc.model import Parameters
@@ -72,6 +74,7 @@ _TABLES: dict[str, tuple[Columns, list[Row]]] = {
     ),
 }
 _VIEWS = {"paid"}
+_ENDS = ("commit", "rollback")
 
 _TYPES: dict[str, object] = {
     "nothing": None,
@@ -160,8 +163,9 @@ class FakeConnection:
     def __init__(self, database: FakeDatabase) -> None:
         self.calls: list[str] = []
         self.interrupts = 0
-        self.in_transaction = False
+        self.transaction = Transaction.NONE
         self.closed = False
+        self._broken = False
         self._database = database
         self._result: FakeResult | None = None
         self._temporary: Tables = {}
@@ -171,6 +175,8 @@ class FakeConnection:
     def arrive(self, call: str, detail: str = "") -> None:
         """Record a call, stop at its gate, fail if it shall."""
         self.calls.append(f"{call} {detail}".rstrip())
+        if self._broken and call != "close":
+            raise DatabaseUnavailable("the connection is broken")
         self._database.arrive(call)
 
     def execute(self, sql: str, parameters: Parameters | None = None, /) -> FakeResult:
@@ -221,9 +227,9 @@ class FakeConnection:
     def rollback(self) -> bool:
         self.arrive("rollback")
         self._finish()
-        was_in_transaction = self.in_transaction
+        had = self.transaction is not Transaction.NONE
         self._end_transaction(keep=False)
-        return was_in_transaction
+        return had
 
     def close(self) -> None:
         self.arrive("close")
@@ -251,23 +257,26 @@ class FakeConnection:
         return {**self._database.created, **self._temporary, **uncommitted}
 
     def _create(self, statement: str, *, temporary: bool) -> None:
+        self._database.refuse_to_write()
         head, _, described = statement.partition("(")
         columns = [column.strip(" )").partition(" ") for column in described.split(",")]
         owner = self._temporary if temporary else self._database.created
         named = [(name, kind.strip().upper()) for name, _, kind in columns if name]
         self._uncommitted.append((owner, head.split()[-1], named))
-        if not self.in_transaction:
+        if self.transaction is Transaction.NONE:
             self._end_transaction(keep=True)
 
     def _end_transaction(self, *, keep: bool) -> None:
         for owner, name, columns in self._uncommitted if keep else []:
             owner[name] = columns
         self._uncommitted = []
-        self.in_transaction = False
+        self.transaction = Transaction.NONE
 
     def _plan(self, statement: str, parameters: Parameters | None) -> _Plan:
         """Do what *statement* says, as far as it is to be done before the first row."""
         said = statement.split()
+        if self.transaction is Transaction.FAILED and said[0].lower() not in _ENDS:
+            raise QueryError("the transaction has failed; roll it back")
         words = [int(word) if word.isdecimal() else word.lower() for word in said]
         match words:
             case ["rows", int(n)]:
@@ -292,6 +301,7 @@ class FakeConnection:
                 given = [(str(name), value) for name, value in items]
                 return _Plan([(name, "") for name, _ in given], [tuple(v for _, v in given)])
             case ["count", int(n)]:
+                self._database.refuse_to_write()
                 return _Plan(count=n)
             case ["error", "after", int(n), "rows", *_]:
                 return _counting(n, ["n"], at_end=lambda: _fail(said[4:]))
@@ -307,11 +317,19 @@ class FakeConnection:
                 self._wait()
             case ["wait", int(times)]:
                 self._wait(times)
+            case ["abort", *_]:
+                if self.transaction is Transaction.OPEN:
+                    self.transaction = Transaction.FAILED
+                _fail(said[1:])
+            case ["leave"]:
+                self._broken = True
+                raise DatabaseUnavailable("the connection broke, as it was told")
             case ["begin"]:
-                self.in_transaction = True
+                self.transaction = Transaction.OPEN
                 return _Plan(count=0)
             case ["commit" | "rollback" as end]:
-                self._end_transaction(keep=end == "commit")
+                whole = self.transaction is not Transaction.FAILED
+                self._end_transaction(keep=end == "commit" and whole)
                 return _Plan(count=0)
             case ["create", "table", str(_), *_] | ["create", "temp", "table", str(_), *_]:
                 self._create(statement, temporary=words[1] == "temp")
@@ -367,6 +385,7 @@ class FakeDatabase:
         *,
         gates: Mapping[str, Gate] | None = None,
         failures: Mapping[str, NotebookError] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.script = dict(script or {})
         self.gates = dict(gates or {})
@@ -375,6 +394,7 @@ class FakeDatabase:
         self.connections: list[FakeConnection] = []
         self.created: Tables = {}
         self.closed = False
+        self._read_only = read_only
 
     def connect(self) -> FakeConnection:
         self.arrive("connect")
@@ -386,6 +406,10 @@ class FakeDatabase:
         self.arrive("database.close")
         self.closed = True
 
+    def refuse_to_write(self) -> None:
+        if self._read_only:
+            raise QueryError("the database is open for reading only")
+
     def arrive(self, call: str) -> None:
         if gate := self.gates.get(call):
             gate.pass_through()
@@ -394,13 +418,13 @@ class FakeDatabase:
 
 
 class _Driver:
-    def open(self, properties: Mapping[str, str], /) -> FakeDatabase:
+    def open(self, properties: Mapping[str, str], /, *, read_only: bool = False) -> FakeDatabase:
         unknown = sorted(properties.keys() - {"fail", "database"})
         if unknown:
             raise InvalidParams(f"property {unknown[0]}: the fake takes fail and database")
         failing = filter(None, properties.get("fail", "").split(","))
         failures = {call: DatabaseUnavailable(f"{call} fails, as it was told") for call in failing}
-        return FakeDatabase(failures=failures)
+        return FakeDatabase(failures=failures, read_only=read_only)
 
 
 DRIVER = _Driver()

@@ -35,7 +35,7 @@ from notebook_rpc.errors import (
     NotebookError,
     QueryError,
 )
-from notebook_rpc.model import Column, ResultColumn, Table, unique_names
+from notebook_rpc.model import Column, ResultColumn, Table, Transaction, unique_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -219,6 +219,13 @@ class _Connection:
                 found += self._columns_of(owner)
         return found
 
+    @property
+    def transaction(self) -> Transaction:
+        try:
+            return Transaction.OPEN if self._db.in_transaction else Transaction.NONE
+        except sqlite3.ProgrammingError:
+            return Transaction.NONE  # it is closed
+
     def rollback(self) -> bool:
         self._finish()
         if not self._db.in_transaction:
@@ -374,15 +381,19 @@ def _regular(path: str) -> Path:
 
 
 class _Driver:
-    def open(self, properties: Mapping[str, str], /) -> _Database:
+    def open(self, properties: Mapping[str, str], /, *, read_only: bool = False) -> _Database:
         given = dict(properties)
         path = given.pop("database", "") or ":memory:"
-        mode = given.pop("mode", "rwc")
+        if read_only and path == ":memory:":
+            raise InvalidParams("a database in memory cannot be read-only: it would stay empty")
+        mode = given.pop("mode", "ro" if read_only else "rwc")
         timeout = given.pop("timeout", "5")
         if given:
             raise InvalidParams(f"property {min(given)}: SQLite takes database, mode and timeout")
         if mode not in ("ro", "rw", "rwc"):
             raise InvalidParams(f"property mode: {mode!r} is none of ro, rw, rwc")
+        if read_only and mode != "ro":
+            raise InvalidParams(f"property mode: {mode} is not read-only")
         if not re.fullmatch(r"\d{1,9}(\.\d*)?", timeout, re.ASCII):
             raise InvalidParams(f"property timeout: {timeout!r} is no number of seconds")
         return _Database(path, mode, float(timeout))
