@@ -16,7 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit
+
+from notebook_rpc.errors import InvalidParams
+from notebook_rpc.sansio import urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,6 +87,12 @@ def _boolean(value: str) -> bool:
     return words[value.lower()]
 
 
+def _named_url(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?=.+", value, re.DOTALL):
+        raise ValueError("must be NAME=URL or CONTEXT/NAME=URL")
+    return value
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in choices:
@@ -95,11 +103,15 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _setting(
-    default: object, parse: Callable[[str], object], metavar: str, explanation: str
+    default: object,
+    parse: Callable[[str], object],
+    metavar: str,
+    explanation: str,
+    *,
+    secret: bool = False,
 ) -> Any:  # as dataclasses.field itself, so that the fields below keep their own types
-    return field(
-        default=default, metadata={"parse": parse, "metavar": metavar, "help": explanation}
-    )
+    metadata = {"parse": parse, "metavar": metavar, "help": explanation, "secret": secret}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +119,26 @@ class Settings:
     """Everything ``serve`` can be told. Sizes are bytes, times are seconds."""
 
     url: str = _setting(
-        "duckdb://", _text, "URL", "the database: a file or a URL such as duckdb:///sales.duckdb"
+        "duckdb://",
+        _text,
+        "URL",
+        "the database: a file or a URL such as duckdb:///sales.duckdb",
+        secret=True,
     )
     host: str = _setting("127.0.0.1", _text, "HOST", "address to listen on")
     port: int = _setting(1995, _port, "PORT", "port to listen on; 0 for any")
     stdio: bool = _setting(
         False, _boolean, "", "serve one client on standard input and output instead"
+    )
+    connection: tuple[str, ...] = _setting(
+        (),
+        _named_url,
+        "NAME=URL",
+        "another database, for sessions that ask for it by name",
+        secret=True,
+    )
+    read_only: bool = _setting(
+        False, _boolean, "", "let nobody change a database; the engine sees to it"
     )
     insecure: bool = _setting(
         False, _boolean, "", "listen on other than loopback although nothing protects the database"
@@ -276,7 +302,8 @@ def _parsed(setting: Field[Any], value: str | list[str], where: str) -> object:
     try:
         values = [parse(text) for text in texts]
     except ValueError as exc:
-        raise ConfigError(f"{where} {exc}, not {', '.join(map(repr, texts))}") from exc
+        shown = "" if setting.metadata["secret"] else f", not {', '.join(map(repr, texts))}"
+        raise ConfigError(f"{where} {exc}{shown}") from exc
     return tuple(values) if many else values[0]
 
 
@@ -308,36 +335,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_url(url: str) -> tuple[str, dict[str, str]]:
-    """Split a SQLAlchemy-style URL, or the name of a file, into driver and properties.
+    """Split a connection URL, or the name of a file, into a driver's name and properties.
 
-    ``duckdb:///a.db`` is relative, ``duckdb:////tmp/a.db`` absolute. A file that exists
-    tells by its first bytes what it is; one that does not by its suffix, DuckDB else.
+    A file that exists tells by its first bytes what it is; one that does not by its suffix,
+    DuckDB else.
 
     Raises:
         ConfigError: it is malformed. The message never has the URL: it may hold a password.
     """
     if not url:
         raise ConfigError("the database URL is empty; leave it out for a database in memory")
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
+    if not urls.is_url(url):
         return _file_kind(Path(url)), {"database": url}
     try:
-        parts = urlsplit(url)
-        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        place = {
-            "host": parts.hostname,
-            "port": None if parts.port is None else str(parts.port),
-            "username": parts.username,
-            "password": parts.password,
-            "database": parts.path.removeprefix("/"),
-        }
-    except ValueError:
-        raise ConfigError("the database URL is malformed") from None
-    properties = {key: unquote(value) for key, value in place.items() if value}
-    for key, value in pairs:
-        if key in properties:
-            raise ConfigError(f"the database URL gives {key!r} twice")
-        properties[key] = value
-    return parts.scheme, properties
+        return urls.read(url)
+    except InvalidParams as exc:
+        raise ConfigError(str(exc)) from None
 
 
 def _file_kind(path: Path) -> str:

@@ -64,6 +64,12 @@ class TooManySessions(NotebookError):
     slug, rpc_code, http_status = "too-many-sessions", -32003, 503
 
 
+class UnknownConnection(NotebookError):
+    """The server has no database of this name."""
+
+    slug, rpc_code, http_status = "unknown-connection", -32004, 404
+
+
 class DatabaseError(NotebookError):
     """The database refused or failed. ``__cause__`` is the driver's own exception."""
 

@@ -10,18 +10,22 @@ import secrets
 import signal
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc import config, plugins
-from notebook_rpc.errors import InvalidParams, NotebookError
+from notebook_rpc import __version__, config, plugins
+from notebook_rpc.errors import InvalidParams
+from notebook_rpc.sansio import urls
 from notebook_rpc.sansio.auth import Access
 from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
+from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.workers import Workers
-from notebook_rpc.surfaces.rpc import Dialogue, Options, Rpc
+from notebook_rpc.surfaces.ops import Ops, Status
+from notebook_rpc.surfaces.rpc import DEFAULT, Dialogue, Options, Rpc
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.lines import LineConnection
 from notebook_rpc.transport.listener import Listener, open_tcp
@@ -29,10 +33,10 @@ from notebook_rpc.web import Response
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from notebook_rpc.config import Settings
-    from notebook_rpc.driver import Connection, Database
+    from notebook_rpc.driver import Database
     from notebook_rpc.web import Handler, Request, Surface
 
 logger = logging.getLogger(__name__)
@@ -155,53 +159,72 @@ async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], 
         CannotClose: all went well, but for its very end.
     """
     _check_safety(settings)
-    name, properties = config.read_url(settings.url)
     workers = Workers(settings.max_threads, spare=2 * (os.cpu_count() or 1))
     try:
-        driver = plugins.load_driver(name)
-        properties |= settings.properties
-        database = await workers.run(lambda: driver.open(properties))
-        logger.info("opened %s", database.description)
+        connections = Connections(_openers(settings), workers)
+        await connections.open(DEFAULT)
         try:
-            await _serve_database(settings, database, workers, listening, stop)
+            await _serve_databases(settings, connections, workers, listening, stop)
         finally:
-            failure = await _close(database, workers)
-        if failure is not None:  # not before: it would hide why the server has ended
-            raise CannotClose(f"closing {database.description} failed: {failure}") from failure
+            failures = await connections.close()
+        for name, failure in failures.items():  # not before: it would hide why the server ended
+            raise CannotClose(f"closing {name} failed: {failure}") from failure
     except InvalidParams as exc:
         raise config.ConfigError(str(exc)) from exc
     finally:
         workers.close()
 
 
-async def _close(database: Database, workers: Workers) -> NotebookError | None:
-    """Close the database; how that failed, if it did."""
-    with trio.CancelScope(shield=True):
-        try:
-            await workers.run(database.close)
-        except NotebookError as exc:
-            logger.error("closing %s failed: %s", database.description, exc)
-            return exc
-    logger.info("closed %s", database.description)
-    return None
+def _openers(settings: Settings) -> dict[str, Callable[[], Database]]:
+    """What opens each database, by its name. Whatever can be wrong without asking a database,
+    is found out here; what is referred to is read with each try, as it may change.
+
+    Raises:
+        ConfigError: a URL, a reference or a driver's name is wrong.
+        DatabaseUnavailable: what a driver needs is not installed.
+    """
+    named = {DEFAULT: (settings.url, settings.properties)}
+    for each in settings.connection:
+        name, _, url = each.partition("=")
+        if name in named:
+            raise config.ConfigError(f"there are two connections called {name!r}")
+        named[name] = (url, {})
+    return {name: _opener(*about, settings.read_only) for name, about in named.items()}
 
 
-async def _serve_database(
+def _opener(url: str, more: Mapping[str, str], read_only: bool) -> Callable[[], Database]:
+    scheme, properties = config.read_url(url)
+    driver = plugins.load_driver(scheme)
+
+    def opened() -> Database:
+        found = urls.resolve(
+            properties | dict(more), os.environ, lambda path: Path(path).read_text()
+        )
+        return driver.open(found, read_only=read_only)
+
+    return opened
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text("utf-8")
+
+
+async def _serve_databases(
     settings: Settings,
-    database: Database,
+    connections: Connections,
     workers: Workers,
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
-    def make(connection: Connection) -> Session:
-        return Session(connection, workers, settings.max_page, settings.query_timeout or math.inf)
+    def make(connection: str) -> Session:
+        limit = settings.query_timeout or math.inf
+        return Session(partial(connections.connect, connection), workers, settings.max_page, limit)
 
-    default = make(await workers.run(database.connect))
+    default = make(DEFAULT)
+    await default.open()
     sessions = Sessions(
-        database.connect,
-        workers,
+        make,
         partial(secrets.token_hex, 16),  # 128 bits are beyond guessing
-        make=make,
         limit=settings.max_sessions,
         idle_seconds=settings.session_timeout,
     )
@@ -211,6 +234,9 @@ async def _serve_database(
             await _serve_stdio(settings, default, options, stop)
             return
         rpc = Rpc(default, sessions, partial(stop.drain, "quit"), options)
+        ops = Ops(
+            __version__, lambda: Status(stop.draining.is_set(), len(sessions), workers.load())
+        )
         access = Access(
             frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
             frozenset(settings.cors_origin),
@@ -220,7 +246,7 @@ async def _serve_database(
             default.stop()
             sessions.stop()
 
-        gate = Gate([rpc], access)
+        gate = Gate([rpc, ops], access)
         await _listen(settings, gate, sessions.expire, interrupt, listening, stop)
     finally:
         await sessions.close()

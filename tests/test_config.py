@@ -75,6 +75,7 @@ def test_every_setting_can_be_given_in_every_place(file: Path) -> None:
         "log-format": "json",
         "allowed-host": "a.example",
         "cors-origin": "https://a.example",
+        "connection": "sales=sqlite://",
     }
     for name, setting in config._SETTINGS.items():  # noqa: SLF001  # the table itself
         default = setting.default
@@ -102,6 +103,13 @@ def test_a_setting_with_several_values_repeats_its_flag_and_splits_its_variable(
     assert load("--allowed-host", "a", "--allowed-host", "b").allowed_host == ("a", "b")
     assert load(NOTEBOOK_RPC_ALLOWED_HOST="a, b").allowed_host == ("a", "b")
     assert load(NOTEBOOK_RPC_ALLOWED_HOST="").allowed_host == ()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b/c", "a/"])
+def test_a_connection_without_a_good_name_is_refused_and_not_repeated(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be NAME=URL or CONTEXT/NAME=URL$") as caught:
+        load("--connection", f"{name}=mine://u:secret@h")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "YES"])
@@ -193,7 +201,7 @@ def test_an_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         (
             "postgresql+psycopg://me:s%40crt@db.example:5433/sales?sslmode=require",
             (
-                "postgresql+psycopg",
+                "postgres",
                 {
                     "host": "db.example",
                     "port": "5433",

@@ -192,7 +192,8 @@ class Opens:
     def __init__(self, database: FakeDatabase) -> None:
         self.database = database
 
-    def open(self, _: Mapping[str, str], /) -> FakeDatabase:
+    def open(self, _: Mapping[str, str], /, *, read_only: bool = False) -> FakeDatabase:
+        assert not read_only
         return self.database
 
 
@@ -266,7 +267,7 @@ async def test_behind_a_server_nothing_stays_open(
     assert database.closed
     assert threading.active_count() == before
     told = [message for message in caplog.messages if "a fake" in message]
-    assert told == ["opened a fake", "closed a fake"]
+    assert told == ["opened default: a fake", "closed default: a fake"]
 
 
 async def test_behind_a_server_that_is_cancelled_nothing_stays_open(
@@ -304,9 +305,9 @@ async def test_a_database_that_fails_to_close_is_an_error_of_its_own(
     database: FakeDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     database.failures["database.close"] = DatabaseUnavailable("disk full")
-    with pytest.raises(CannotClose, match="closing a fake failed: disk full"):
+    with pytest.raises(CannotClose, match="closing default failed: disk full"):
         await serve(SETTINGS, print, at_once())
-    assert "closed a fake" not in caplog.text
+    assert "closed default" not in caplog.text
 
 
 async def test_a_failing_close_does_not_hide_why_the_server_ended(

@@ -67,7 +67,7 @@ class Pages:
     def page(self, limit: int) -> Page:
         """The next rows, at most *limit* (positive); ``EMPTY`` at the end only."""
         if self._lost:
-            raise Cancelled("the result was lost when a call was cancelled; call finish")
+            raise Cancelled("the result was lost with a call or the connection; call finish")
         pieces = [b"["]
         room = self._max_bytes - len("[]")
         while limit > 0:

@@ -14,9 +14,7 @@ from notebook_rpc.errors import NotebookError, TooManySessions, UnknownSession
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from notebook_rpc.driver import Connection
     from notebook_rpc.services.sessions import Session
-    from notebook_rpc.services.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -38,18 +36,15 @@ class Sessions:
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
-        workers: Workers,
+        make: Callable[[str], Session],
         new_id: Callable[[], str],
         *,
-        make: Callable[[Connection], Session],
         limit: int,
         idle_seconds: float,
     ) -> None:
-        self._connect = connect
-        self._workers = workers
-        self._new_id = new_id
+        """*make* gets the name of the connection the session shall have."""
         self._make = make
+        self._new_id = new_id
         self._limit = limit
         self._idle_seconds = idle_seconds
         self._entries: dict[str, _Entry] = {}
@@ -59,24 +54,26 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def create(self) -> str:
+    async def create(self, connection: str) -> str:
         """Open a session with a connection of its own and return its id.
 
         Raises:
             TooManySessions: there are as many as there may be.
+            UnknownConnection: no database is called *connection*.
             DatabaseError: the connection cannot be made.
         """
         if len(self._entries) + self._opening >= self._limit:
             raise TooManySessions(f"there are {self._limit} sessions, and no more may be")
+        session = self._make(connection)
         self._opening += 1
         try:
-            connection = await self._workers.run(self._connect)
+            await session.open()
         finally:
             self._opening -= 1
         id_ = self._new_id()
-        self._entries[id_] = _Entry(self._make(connection), 0, trio.current_time())
+        self._entries[id_] = _Entry(session, 0, trio.current_time())
         self._created.set()
-        logger.info("session %s... begins", id_[:SHOWN])
+        logger.info("session %s... begins, on %s", id_[:SHOWN], connection)
         return id_
 
     @contextmanager

@@ -9,8 +9,10 @@ abandoned half-way, and what it raises is what the caller sees.
 from __future__ import annotations
 
 import contextvars
+import logging
 import queue
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
@@ -20,10 +22,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 # Seconds between two interrupts: the first may come before the call has really begun and
 # be lost, so they go on, ever slower, until the call has ended.
 FIRST_RETRY: Final = 0.001
 LAST_RETRY: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Calls that run now, calls that wait for a thread, and how many may run."""
+
+    running: int
+    waiting: int
+    limit: int
 
 
 class Workers:
@@ -36,14 +49,19 @@ class Workers:
     def __init__(self, limit: int, spare: int) -> None:
         self._slots = trio.Semaphore(limit, max_value=limit)
         self._spare = spare
+        self._limit = limit
         self._idle: list[_Worker] = []
         self._started = 0
+
+    def load(self) -> Load:
+        waiting = self._slots.statistics().tasks_waiting
+        return Load(self._limit - self._slots.value, waiting, self._limit)
 
     async def run(self, work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
         """Call *work* in a worker thread and return what it returns.
 
-        When the caller is cancelled, *interrupt* is called, here on the event loop, again
-        and again until *work* has ended; without one, *work* is waited for. If it then
+        When the caller is cancelled, *interrupt* is called, on a thread beyond the limit,
+        again and again until *work* has ended; without one, *work* is waited for. If it then
         fails, ``trio.Cancelled`` is raised; if it succeeds all the same, its value is
         returned, and the caller meets the cancellation at its next checkpoint.
         """
@@ -59,7 +77,7 @@ class Workers:
                 await job.finished()
             except trio.Cancelled as cancelled:
                 with trio.CancelScope(shield=True):
-                    await _until_stopped(job, interrupt)
+                    await self._until_stopped(job, interrupt)
                 if job.error is not None:
                     raise cancelled from job.error
             finally:
@@ -67,6 +85,27 @@ class Workers:
         finally:
             self._slots.release()
         return job.outcome()
+
+    async def _until_stopped(self, job: _Job[Any], interrupt: Callable[[], None] | None) -> None:
+        if interrupt is None:
+            await job.finished()
+            return
+        delay = FIRST_RETRY
+        while not job.done:
+            await self._beside(interrupt)
+            with trio.move_on_after(delay):
+                await job.finished()
+            delay = min(2 * delay, LAST_RETRY)
+
+    async def _beside(self, interrupt: Callable[[], None]) -> None:
+        """Call *interrupt*, which may block as well, and cannot wait for a place."""
+        worker = self._idle.pop() if self._idle else self._start()
+        job = _Job(interrupt)
+        worker.jobs.put(job)
+        await job.finished()
+        self._rest(worker)
+        if job.error is not None:  # a bug in the driver; the call is to be waited for all the same
+            logger.error("an interrupt failed", exc_info=job.error)
 
     def _start(self) -> _Worker:
         self._started += 1
@@ -82,18 +121,6 @@ class Workers:
         """Stop the threads. No call may be running: whoever made one waits for it."""
         while self._idle:
             self._idle.pop().stop()
-
-
-async def _until_stopped(job: _Job[Any], interrupt: Callable[[], None] | None) -> None:
-    if interrupt is None:
-        await job.finished()
-        return
-    delay = FIRST_RETRY
-    while not job.done:
-        interrupt()
-        with trio.move_on_after(delay):
-            await job.finished()
-        delay = min(2 * delay, LAST_RETRY)
 
 
 class _Job(Generic[T]):

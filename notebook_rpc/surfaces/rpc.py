@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -64,7 +64,7 @@ DEFAULT: Final = "default"
 class CreateBody(msgspec.Struct, forbid_unknown_fields=True):
     """Of ``POST /sessions``."""
 
-    connection: Literal["default"] | None = None
+    connection: str | None = None
 
 
 class NoParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,7 +92,7 @@ class PageParams(msgspec.Struct, forbid_unknown_fields=True):
 class Sessions(Protocol):
     """Where the other sessions live; ``services.registry.Sessions`` explains each."""
 
-    async def create(self) -> str: ...
+    async def create(self, connection: str, /) -> str: ...
     def using(self, id_: str, /) -> AbstractContextManager[Session]: ...
     async def end(self, id_: str, /) -> None: ...
 
@@ -202,21 +202,24 @@ class Rpc:
 
     async def create(self, request: Request) -> Response:
         """Make a session; the body, if any, is ``{"connection": name}``."""
+        connection = DEFAULT
         if request.body:
             if not _is_json(request):
                 return Response(415)
             try:
-                msgspec.json.decode(request.body, type=CreateBody)
+                asked = msgspec.json.decode(request.body, type=CreateBody)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return Response(400)
+            connection = DEFAULT if asked.connection is None else asked.connection
         try:
-            id_ = await self._sessions.create()
+            id_ = await self._sessions.create(connection)
         except NotebookError as exc:
             logger.warning("cannot make a session: %s", exc)
             retry = ((b"retry-after", b"1"),) if exc.http_status == 503 else ()
-            return Response(exc.http_status, retry)
+            reason = jsonrpc.encode({"slug": exc.slug, "message": str(exc)})
+            return Response(exc.http_status, (*JSON, *retry), reason)
         url = f"/sessions/{id_}"
-        body = jsonrpc.encode({"id": id_, "url": url, "connection": DEFAULT})
+        body = jsonrpc.encode({"id": id_, "url": url, "connection": connection})
         return Response(201, (*JSON, (b"location", url.encode())), body)
 
     async def post_to_session(self, request: Request) -> Response:

@@ -65,7 +65,7 @@ def test_everything_is_answered_before_the_end_of_file_ends_it() -> None:
     assert rows == [str(n) for n in range(250)]
     assert answers[6]["error"]["code"] == -32700
     assert done.returncode == 0
-    assert "opened DuckDB in memory" in done.stderr  # logs are not answers
+    assert "opened default: DuckDB in memory" in done.stderr  # logs are not answers
 
 
 def test_cancel_reaches_the_running_call(process: subprocess.Popen[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from notebook_rpc.driver import Connection
+
 IDLE = 1800.0
 
 
@@ -34,11 +37,15 @@ class House:
     def __init__(self, workers: Workers) -> None:
         self.database = FakeDatabase()
         ids = count(1)
+        self.asked_for: list[str] = []
+
+        async def connect(name: str) -> Connection:
+            self.asked_for.append(name)
+            return await workers.run(self.database.connect)
+
         self.sessions = Sessions(
-            self.database.connect,
-            workers,
+            lambda name: Session(partial(connect, name), workers, 1 << 20),
             lambda: f"id{next(ids)}",
-            make=lambda connection: Session(connection, workers, 1 << 20),
             limit=3,
             idle_seconds=IDLE,
         )
@@ -73,7 +80,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_each_session_has_a_connection_of_its_own(house: House) -> None:
-    first, second = await house.sessions.create(), await house.sessions.create()
+    first, second = await house.sessions.create("default"), await house.sessions.create("default")
     assert first != second
     with house.sessions.using(first) as one, house.sessions.using(second) as two:
         await one.execute("rows 1")
@@ -90,21 +97,21 @@ async def test_an_unknown_session_is_refused(house: House) -> None:
 
 
 async def test_there_are_only_so_many(house: House) -> None:
-    ids = [await house.sessions.create() for _ in range(3)]
+    ids = [await house.sessions.create("default") for _ in range(3)]
     with pytest.raises(TooManySessions):
-        await house.sessions.create()
+        await house.sessions.create("default")
     await house.sessions.end(ids[0])
-    await house.sessions.create()
+    await house.sessions.create("default")
 
 
 async def test_the_limit_counts_those_that_are_being_opened(house: House) -> None:
     gate = house.database.gates["connect"] = Gate()
     async with trio.open_nursery() as nursery:
         for _ in range(3):
-            nursery.start_soon(house.sessions.create)
+            nursery.start_soon(house.sessions.create, "default")
         await happens(gate.reached)
         with pytest.raises(TooManySessions):
-            await house.sessions.create()
+            await house.sessions.create("default")
         gate.opened.set()
     assert len(house.sessions) == 3
 
@@ -113,12 +120,12 @@ async def test_a_connection_that_fails_leaves_no_session(house: House) -> None:
     house.database.failures["connect"] = DatabaseUnavailable("gone")
     for _ in range(4):
         with pytest.raises(DatabaseUnavailable):
-            await house.sessions.create()
+            await house.sessions.create("default")
     assert len(house.sessions) == 0
 
 
 async def test_to_end_a_session_interrupts_it_and_closes_its_connection(house: House) -> None:
-    id_ = await house.sessions.create()
+    id_ = await house.sessions.create("default")
     outcomes: list[object] = []
     with house.sessions.using(id_) as session:
         async with trio.open_nursery() as nursery:
@@ -137,7 +144,7 @@ async def test_to_end_a_session_interrupts_it_and_closes_its_connection(house: H
 async def test_a_connection_that_fails_to_close_is_only_logged(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    id_ = await house.sessions.create()
+    id_ = await house.sessions.create("default")
     house.database.failures["close"] = QueryError("stuck")
     await house.sessions.end(id_)
     house.database.failures.clear()
@@ -153,10 +160,10 @@ async def test_a_session_that_nobody_uses_ends(
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.sessions.expire)
-        await house.sessions.create()
+        await house.sessions.create("default")
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(IDLE / 2)
-        await house.sessions.create()
+        await house.sessions.create("default")
         await trio.testing.wait_all_tasks_blocked()
         assert len(house.sessions) == 2
         mock_clock.jump(IDLE / 2)
@@ -172,7 +179,7 @@ async def test_a_session_in_use_never_expires(
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.sessions.expire)
-        id_ = await house.sessions.create()
+        id_ = await house.sessions.create("default")
         with house.sessions.using(id_):
             for _ in range(3):
                 await trio.testing.wait_all_tasks_blocked()
@@ -187,7 +194,7 @@ async def test_a_session_in_use_never_expires(
 async def test_use_begins_the_time_anew(house: House, mock_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.sessions.expire)
-        id_ = await house.sessions.create()
+        id_ = await house.sessions.create("default")
         for _ in range(4):
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(IDLE * 0.6)

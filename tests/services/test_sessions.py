@@ -18,6 +18,7 @@ from notebook_rpc.errors import (
     QueryTimeout,
     WrongState,
 )
+from notebook_rpc.model import Transaction
 from notebook_rpc.sansio.values import TextRows
 from notebook_rpc.services.sessions import Progress, Session
 from notebook_rpc.services.workers import Workers
@@ -26,6 +27,7 @@ from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from notebook_rpc.driver import Connection
     from notebook_rpc.model import Parameters, Result
 
 CAP = 1 << 20
@@ -38,7 +40,7 @@ class Room:
         self.workers = workers
         self.database = FakeDatabase()
         self.connection: FakeConnection = self.database.connect()
-        self.session = Session(self.connection, workers, CAP)
+        self.session = Session(given(self.connection), workers, CAP)
 
     async def rows(self, limit: int) -> list[dict[str, str | None]]:
         return decoded(await self.session.page(limit))
@@ -49,6 +51,15 @@ class Room:
     async def waiting(self) -> None:
         """Until a statement waits to be interrupted."""
         await happens(self.database.waiting)
+
+
+def given(connection: Connection) -> Callable[[], Awaitable[Connection]]:
+    """For a session that shall have *connection* and no other."""
+
+    async def connect() -> Connection:
+        return connection
+
+    return connect
 
 
 def decoded(page: Sequence[bytes]) -> list[dict[str, str | None]]:
@@ -66,6 +77,7 @@ async def happens(event: threading.Event) -> None:
 async def room() -> AsyncIterator[Room]:
     workers = Workers(limit=4, spare=2)
     room = Room(workers)
+    await room.session.open()
     yield room
     await room.session.close()
     workers.close()
@@ -113,7 +125,7 @@ async def test_the_database_is_called_on_workers_only(room: Room) -> None:
             threads[call] = threading.current_thread().name
 
     threads: dict[str, str] = {}
-    session = Session(Watched(room.database), room.workers, CAP)
+    session = Session(given(Watched(room.database)), room.workers, CAP)
     await session.tables(list)
     await session.views(list)
     await session.columns("", "", "", list)
@@ -197,7 +209,7 @@ async def test_what_was_read_ahead_is_handed_out_without_waiting(room: Room) -> 
 
 
 async def test_a_page_keeps_within_the_sessions_bound(room: Room) -> None:
-    session = Session(room.connection, room.workers, max_page_bytes=60)
+    session = Session(given(room.connection), room.workers, max_page_bytes=60)
     await session.execute("rows 1000")
     pages = [b"".join(await session.page(100)) for _ in range(3)]
     assert all(2 < len(page) <= 60 for page in pages)
@@ -212,7 +224,7 @@ async def test_rows_that_the_database_writes_as_text_are_not_written_again(room:
         def fetch(self, limit: int, /) -> list[str]:
             return [row.replace('"1"', '"one"') for row in super().fetch(limit)]
 
-    session = Session(Writing(room.database), room.workers, CAP)
+    session = Session(given(Writing(room.database)), room.workers, CAP)
     await session.execute("rows 2")
     assert decoded(await session.page(5)) == [{"n": "one"}, {"n": "2"}]
 
@@ -297,8 +309,9 @@ async def test_a_call_that_cannot_be_interrupted_is_waited_for(room: Room) -> No
         def __init__(self, real: FakeConnection) -> None:
             self.execute, self.tables, self.views = real.execute, real.tables, real.views
             self.columns, self.rollback, self.close = real.columns, real.rollback, real.close
+            self.transaction = Transaction.NONE
 
-    session = Session(Deaf(room.connection), room.workers, CAP)
+    session = Session(given(Deaf(room.connection)), room.workers, CAP)
     gate = room.database.gates["tables"] = Gate()
     async with running(lambda: session.tables(list)) as outcome:
         await happens(gate.reached)
@@ -349,7 +362,7 @@ async def test_a_cancelled_statement_has_its_transaction_rolled_back(room: Room)
         await room.waiting()
         room.session.cancel()
     assert str(outcome[0]) == "execute was cancelled; its transaction was rolled back"
-    assert not room.connection.in_transaction
+    assert room.connection.transaction is Transaction.NONE
 
 
 async def test_a_statement_that_fails_leaves_its_transaction_to_the_client(room: Room) -> None:
@@ -360,7 +373,7 @@ async def test_a_statement_that_fails_leaves_its_transaction_to_the_client(room:
     await room.session.execute("error after 150 rows late")
     with pytest.raises(QueryError):
         await room.rows(200)
-    assert room.connection.in_transaction
+    assert room.connection.transaction is Transaction.OPEN
     assert "rollback" not in room.connection.calls
 
 
@@ -388,7 +401,7 @@ async def test_a_result_that_fails_to_close_does_not_keep_the_transaction_open(
         room.session.cancel()
     room.database.failures.clear()
     assert str(outcome[0]) == "page was cancelled; its transaction was rolled back"
-    assert not room.connection.in_transaction
+    assert room.connection.transaction is Transaction.NONE
     assert "stuck" in caplog.text
 
 
@@ -401,7 +414,7 @@ async def test_a_caller_that_leaves_has_its_statement_stopped_and_undone(room: R
             await room.waiting()
             scope.cancel()
     assert scope.cancelled_caught
-    assert not room.connection.in_transaction
+    assert room.connection.transaction is Transaction.NONE
     assert await room.state() == "NoActive"
     assert room.session.progress().running is None
 
@@ -462,7 +475,7 @@ async def test_the_undoing_waits_for_its_turn_behind_others() -> None:
             await trio.lowlevel.checkpoint()
         gate.set()
     assert "rollback" in room.connection.calls
-    assert not room.connection.in_transaction
+    assert room.connection.transaction is Transaction.NONE
     await room.session.close()
     workers.close()
 
@@ -481,7 +494,7 @@ async def test_a_call_over_its_time_is_interrupted_and_undone(
     message = "execute took longer than 1.5 seconds; its transaction was rolled back"
     assert isinstance(outcome[0], QueryTimeout)
     assert str(outcome[0]) == message
-    assert not room.connection.in_transaction
+    assert room.connection.transaction is Transaction.NONE
     assert await room.state() == "NoActive"
 
 
@@ -502,7 +515,7 @@ async def test_a_call_may_shorten_the_sessions_limit_but_not_extend_it(
     room: Room, mock_clock: trio.testing.MockClock
 ) -> None:
     workers = Workers(limit=1, spare=1)
-    session = Session(room.connection, workers, CAP, 2.0)
+    session = Session(given(room.connection), workers, CAP, 2.0)
     async with running(lambda: session.execute("wait", None, 100.0)) as outcome:
         await room.waiting()
         mock_clock.rate = 10
@@ -550,8 +563,8 @@ async def test_progress_tells_how_long_and_how_far_the_running_call_is(room: Roo
         def progress(self) -> float | None:
             return 0.25
 
-    session = Session(Estimating(room.database), room.workers, CAP)
-    assert session.progress() == Progress("NoActive", None, 0.0, 0, 0, None)
+    session = Session(given(Estimating(room.database)), room.workers, CAP)
+    assert session.progress() == Progress("NoActive", None, 0.0, 0, 0, None, "autocommit")
     async with running(lambda: session.execute("wait")):
         await room.waiting()
         now = session.progress()
@@ -559,7 +572,7 @@ async def test_progress_tells_how_long_and_how_far_the_running_call_is(room: Roo
         assert 0 <= now.seconds < 60  # since it began, not since the epoch of some clock
         assert room.session.progress().running is None
         session.cancel()
-    assert session.progress() == Progress("NoActive", None, 0.0, 0, 0, None)
+    assert session.progress() == Progress("NoActive", None, 0.0, 0, 0, None, "autocommit")
 
 
 async def test_progress_is_about_the_open_result_only(room: Room) -> None:

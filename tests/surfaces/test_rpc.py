@@ -14,6 +14,7 @@ from notebook_rpc.errors import (
     NotebookError,
     QueryError,
     TooManySessions,
+    UnknownConnection,
     UnknownSession,
     WrongState,
 )
@@ -95,11 +96,13 @@ class Others:
     def __init__(self) -> None:
         self.all: dict[str, Remembering] = {}
         self.users = 0
+        self.on: list[str] = []
         self.fails: NotebookError | None = None
 
-    async def create(self) -> str:
+    async def create(self, connection: str) -> str:
         if self.fails is not None:
             raise self.fails
+        self.on.append(connection)
         id_ = str(len(self.all) + 1)
         self.all[id_] = Remembering()
         return id_
@@ -415,11 +418,16 @@ async def test_a_session_is_made_and_told_where_it_is(client: Client, body: byte
     assert dict(response.headers)[b"content-type"] == b"application/json"
     told = json.loads(await text(response))
     assert told == {"id": "1", "url": "/sessions/1", "connection": "default"}
+    assert client.others.on == ["default"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"{", b"[]", b'{"connection": "other"}', b'{"name": "x"}', b"\xff"]
-)
+async def test_a_session_may_be_on_another_connection(client: Client) -> None:
+    response = await client.request("POST", "/sessions", b'{"connection": "team/sales"}')
+    assert json.loads(await text(response))["connection"] == "team/sales"
+    assert client.others.on == ["team/sales"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"connection": 1}', b'{"name": "x"}', b"\xff"])
 async def test_a_session_that_cannot_be_understood_is_not_made(client: Client, body: bytes) -> None:
     response = await client.request("POST", "/sessions", body)
     assert (response.status, response.body) == (400, b"")
@@ -428,14 +436,26 @@ async def test_a_session_that_cannot_be_understood_is_not_made(client: Client, b
     assert client.others.all == {}
 
 
-@pytest.mark.parametrize("failure", [TooManySessions("full"), DatabaseUnavailable("gone")])
-async def test_a_session_that_cannot_be_opened_is_503(
-    client: Client, failure: NotebookError, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("failure", "status", "retry"),
+    [
+        (TooManySessions("full"), 503, b"1"),
+        (DatabaseUnavailable("gone"), 503, b"1"),
+        (UnknownConnection("none of that name"), 404, None),
+    ],
+)
+async def test_why_a_session_cannot_be_opened_is_told(
+    client: Client,
+    failure: NotebookError,
+    status: int,
+    retry: bytes | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     client.others.fails = failure
     response = await client.request("POST", "/sessions")
-    assert (response.status, response.body) == (503, b"")
-    assert response.headers == ((b"retry-after", b"1"),)
+    assert response.status == status
+    assert dict(response.headers).get(b"retry-after") == retry
+    assert json.loads(await text(response)) == {"slug": failure.slug, "message": str(failure)}
     assert str(failure) in caplog.text
 
 

@@ -1,0 +1,123 @@
+"""Connection URLs, as SQLAlchemy has them: which driver they mean, and what they tell it.
+
+``dialect://user:password@host:port/database?key=value``, or ``dialect+module://...`` to say
+which module shall talk to the database. ``dbapi:module?key=value`` is our own, for modules that
+SQLAlchemy does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from notebook_rpc.errors import InvalidParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# What SQLAlchemy calls dialects and modules, and the driver of ours that serves them. Any other
+# scheme is the name of a driver itself.
+DRIVERS: Final = {
+    "postgresql": "postgres",
+    "postgresql+psycopg": "postgres",
+    "postgresql+psycopg2": "postgres",
+    "sqlite+pysqlite": "sqlite",
+    "mssql": "odbc",
+}
+MODULES: Final = {
+    "clickhouse": "clickhouse_connect.dbapi",
+    "clickhouse+connect": "clickhouse_connect.dbapi",
+    "clickhouse+native": "clickhouse_driver.dbapi",
+    "clickhousedb": "clickhouse_connect.dbapi",
+    "databricks": "databricks.sql",
+    "hive": "pyhive.hive",
+    "impala": "impala.dbapi",
+    "mariadb": "pymysql",
+    "mariadb+mariadbconnector": "mariadb",
+    "mariadb+pymysql": "pymysql",
+    "mssql+pymssql": "pymssql",
+    "mysql": "pymysql",
+    "mysql+mysqlconnector": "mysql.connector",
+    "mysql+mysqldb": "MySQLdb",
+    "mysql+pymysql": "pymysql",
+    "oracle": "oracledb",
+    "oracle+oracledb": "oracledb",
+    "postgresql+pg8000": "pg8000.dbapi",
+    "presto": "pyhive.presto",
+    "redshift+redshift_connector": "redshift_connector",
+    "snowflake": "snowflake.connector",
+    "trino": "trino.dbapi",
+}
+_REFERENCE = re.compile(r"\$\{(?:file:([^}]+)|([A-Za-z_]\w*))\}")
+
+
+def is_url(text: str) -> bool:
+    """Whether *text* is a URL, or else the name of a file."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None or _names_a_module(text)
+
+
+def read(url: str) -> tuple[str, dict[str, str]]:
+    """The driver's name, and its properties.
+
+    These are ``host``, ``port``, ``username``, ``password`` and ``database``, where the URL has
+    them, its query arguments, and ``module`` for the driver "dbapi". ``sqlite:///a.db`` is
+    a relative path, ``sqlite:////tmp/a.db`` an absolute one.
+
+    Raises:
+        InvalidParams: it is malformed. The message has nothing of it: it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        place = {
+            "host": parts.hostname,
+            "port": None if parts.port is None else str(parts.port),
+            "username": parts.username,
+            "password": parts.password,
+            "module" if _names_a_module(url) else "database": parts.path.removeprefix("/"),
+        }
+    except ValueError:
+        raise InvalidParams("the database URL is malformed") from None
+    properties = {key: unquote(value) for key, value in place.items() if value}
+    for key, value in pairs:
+        if key in properties:
+            raise InvalidParams(f"the database URL gives {key!r} twice")
+        properties[key] = value
+    return _driver(parts.scheme, properties)
+
+
+def _names_a_module(url: str) -> bool:
+    return re.match(r"dbapi:[A-Za-z_]", url) is not None
+
+
+def _driver(scheme: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
+    if scheme in MODULES:
+        return "dbapi", {"module": MODULES[scheme], **given}
+    if scheme.endswith("+pyodbc") or DRIVERS.get(scheme) == "odbc":
+        if "host" in given and not given.keys() & {"driver", "Driver", "odbc_connect"}:
+            given["DSN"] = given.pop("host")  # as in SQLAlchemy
+        return "odbc", given
+    return DRIVERS.get(scheme, scheme), given
+
+
+def resolve(
+    properties: Mapping[str, str], environ: Mapping[str, str], read_file: Callable[[str], str]
+) -> dict[str, str]:
+    """Put in what is referred to: ``${NAME}`` is an environment variable, ``${file:PATH}`` what
+    a file contains, without its last line break.
+
+    Raises:
+        InvalidParams: a variable is not set, or a file cannot be read.
+    """
+
+    def found(match: re.Match[str]) -> str:
+        path, name = match.groups()
+        try:
+            return environ[name] if path is None else read_file(path).removesuffix("\n")
+        except KeyError:
+            raise InvalidParams(f"the environment variable {name} is not set") from None
+        except (OSError, UnicodeDecodeError) as exc:
+            raise InvalidParams(f"cannot read {path}: {exc}") from exc
+
+    return {key: _REFERENCE.sub(found, value) for key, value in properties.items()}

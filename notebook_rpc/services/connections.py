@@ -1,0 +1,76 @@
+"""The databases a server knows, by name: opened when first asked for, closed in order.
+
+A database that cannot be opened now is tried again by whoever asks next.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from notebook_rpc.errors import NotebookError, UnknownConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from notebook_rpc.driver import Connection, Database
+    from notebook_rpc.services.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+
+class Connections:
+    """Where connections come from. A name is "NAME", or "CONTEXT/NAME" outside the default
+    context."""
+
+    def __init__(self, openers: Mapping[str, Callable[[], Database]], workers: Workers) -> None:
+        """*openers* may block, and are called on a worker."""
+        self._openers = openers
+        self._workers = workers
+        self._opening = {name: trio.Lock() for name in openers}
+        self._open: dict[str, Database] = {}  # in the order in which they were opened
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._openers)
+
+    async def open(self, name: str) -> Database:
+        """The database of that name, opened if it was not.
+
+        Raises:
+            UnknownConnection: there is none.
+            DatabaseError: it cannot be opened now.
+        """
+        if name in self._open:
+            return self._open[name]
+        if name not in self._openers:
+            raise UnknownConnection(f"there is no connection {name!r}")
+        async with self._opening[name]:
+            if name not in self._open:
+                database = await self._workers.run(self._openers[name])
+                self._open[name] = database
+                logger.info("opened %s: %s", name, database.description)
+            return self._open[name]
+
+    async def connect(self, name: str) -> Connection:
+        """A new connection to the database of that name; raises as ``open`` does."""
+        database = await self.open(name)
+        return await self._workers.run(database.connect)
+
+    async def close(self) -> dict[str, NotebookError]:
+        """Close all, the last opened first; returns those that failed. Cannot be cancelled. The
+        connections must have been closed."""
+        failures = {}
+        with trio.CancelScope(shield=True):
+            for name, database in reversed(self._open.items()):
+                try:
+                    await self._workers.run(database.close)
+                except NotebookError as exc:
+                    logger.error("closing %s failed: %s", name, exc)
+                    failures[name] = exc
+                else:
+                    logger.info("closed %s: %s", name, database.description)
+            self._open.clear()
+        return failures

@@ -1,0 +1,198 @@
+"""A lane: one connection to a database, and the calls that are made on it.
+
+Calls run one at a time, each on a worker thread, each bounded in time and open to ``cancel``.
+What an interrupted call has begun is undone. A connection that broke is given up, and the
+next call gets a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from notebook_rpc.driver import SupportsInterrupt, SupportsProgress
+from notebook_rpc.errors import Cancelled, DatabaseUnavailable, NotebookError, QueryTimeout
+from notebook_rpc.model import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from notebook_rpc.driver import Connection
+    from notebook_rpc.services.workers import Workers
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Running:
+    """The call that runs: its name, and since when on Trio's clock."""
+
+    call: str
+    since: float
+    scope: trio.CancelScope
+    cancelled: bool = False  # by request; else the scope's own deadline did it
+
+
+class Lane:
+    """Nothing is connected before ``open`` or the first ``work``."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        workers: Workers,
+        lose: Callable[[], None],
+    ) -> None:
+        """*lose* is called on a worker when an open result of the connection is no more: its
+        statement was undone, or the connection is gone."""
+        self._connect = connect
+        self._workers = workers
+        self._lose = lose
+        self._connection: Connection | None = None
+        self._turn = trio.Lock()  # fair: first come, first served
+        self.running: Running | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Calls behind the one that runs."""
+        return self._turn.statistics().tasks_waiting
+
+    @property
+    def transaction(self) -> Transaction:
+        return Transaction.NONE if self._connection is None else self._connection.transaction
+
+    @property
+    def fraction(self) -> float | None:
+        """How far the running statement is, from 0 to 1; None if nobody knows."""
+        if self.running is None or not isinstance(self._connection, SupportsProgress):
+            return None
+        return self._connection.progress()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until the calls that came before have ended."""
+        try:
+            self._turn.acquire_nowait()  # no checkpoint: a call that needs no thread never waits
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @asynccontextmanager
+    async def call(self, name: str, seconds: float = math.inf) -> AsyncIterator[None]:
+        """Wrap one call, which may take so long and can be cancelled.
+
+        Raises:
+            QueryTimeout: it took longer.
+            Cancelled: ``cancel`` was called meanwhile.
+        """
+        now = trio.current_time()
+        with trio.CancelScope(deadline=now + seconds) as scope:
+            self.running = running = Running(name, now, scope)
+            try:
+                yield
+            finally:
+                self.running = None
+        if scope.cancelled_caught:
+            if not running.cancelled:
+                raise QueryTimeout(f"{name} took longer than {seconds:g} seconds")
+            raise Cancelled(f"{name} was cancelled")
+
+    @asynccontextmanager
+    async def undone_if_interrupted(self) -> AsyncIterator[None]:
+        """Give up the result and the transaction of a statement that was interrupted.
+
+        Half a transaction must not stay open for the next statement to commit, and nobody
+        may be left who would roll it back.
+        """
+        try:
+            yield
+        except (trio.Cancelled, Cancelled, QueryTimeout) as exc:
+            undone = False
+            with trio.CancelScope(shield=True):
+                if self._connection is not None:
+                    undone = await self._workers.run(partial(self._undo, self._connection))
+            if undone and isinstance(exc, NotebookError):
+                raise type(exc)(f"{exc}; its transaction was rolled back") from exc
+            raise
+
+    async def work(self, work: Callable[[Connection], T]) -> T:
+        """Run *work* on a worker thread; whoever cancels it interrupts the connection.
+
+        Raises:
+            DatabaseUnavailable: there is no connection to be had, or it has just broken.
+        """
+        connection = await self.open()
+        interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
+        try:
+            return await self._workers.run(partial(work, connection), interrupt)
+        except DatabaseUnavailable as exc:
+            lost = connection.transaction is not Transaction.NONE
+            await self._give_up()
+            what = "the connection and its transaction are" if lost else "the connection is"
+            raise DatabaseUnavailable(f"{exc} ({what} lost; the next call gets a new one)") from exc
+
+    async def open(self) -> Connection:
+        """Connect, if there is no connection.
+
+        Raises:
+            DatabaseError: that cannot be done now.
+        """
+        if self._connection is None:
+            self._connection = await self._connect()
+        return self._connection
+
+    def cancel(self) -> bool:
+        """Interrupt the call that runs now, if one does. Its caller gets ``Cancelled``."""
+        if self.running is None:
+            return False
+        self.running.cancelled = True
+        self.running.scope.cancel()
+        return True
+
+    async def close(self) -> None:
+        """Close the connection once the running call has ended. Cannot be cancelled."""
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    await self._workers.run(connection.close)
+
+    async def _give_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with trio.CancelScope(shield=True):
+                await self._workers.run(partial(self._abandon, connection))
+
+    # On a worker. Whatever fails here is logged: the caller is to hear of what came before.
+
+    def _undo(self, connection: Connection) -> bool:
+        """Whether there was a transaction to undo."""
+        self._lose_result()
+        try:
+            return connection.rollback()
+        except NotebookError:
+            logger.warning("cannot roll back after an interrupt", exc_info=True)
+            return False
+
+    def _abandon(self, connection: Connection) -> None:
+        self._lose_result()
+        try:
+            connection.close()
+        except NotebookError:
+            logger.debug("cannot close a connection that is broken", exc_info=True)
+
+    def _lose_result(self) -> None:
+        try:
+            self._lose()
+        except NotebookError:
+            logger.warning("cannot close a result that is lost", exc_info=True)

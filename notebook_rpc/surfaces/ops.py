@@ -1,0 +1,74 @@
+"""For whoever keeps the server running: is it alive, may it get work, what is it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from notebook_rpc.sansio import jsonrpc
+from notebook_rpc.web import Response, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from notebook_rpc.web import Headers, Request
+
+TEXT: Headers = ((b"content-type", b"text/plain; charset=utf-8"),)
+JSON: Headers = ((b"content-type", b"application/json"),)
+
+
+class Load(Protocol):
+    """Database calls: ``services.workers.Load``."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def limit(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The server at this moment; ``sessions`` are those besides the default one."""
+
+    draining: bool
+    sessions: int
+    load: Load
+
+
+class Ops:
+    def __init__(self, version: str, status: Callable[[], Status]) -> None:
+        self._version = version
+        self._status = status
+
+    def routes(self) -> Iterable[Route]:
+        yield Route("GET", "/healthz", self.healthz)
+        yield Route("GET", "/readyz", self.readyz)
+        yield Route("GET", "/version", self.version)
+
+    async def healthz(self, _: Request) -> Response:
+        """Alive: the event loop turns."""
+        return Response(200, TEXT, b"ok")
+
+    async def readyz(self, request: Request) -> Response:
+        """Whether to send work here: 503 while the server stops. With ``?verbose``, as
+        Kubernetes has it, also how busy it is: ``waiting`` above 0 says that all ``limit``
+        threads are taken, and calls wait for one."""
+        status = self._status()
+        code, word = (503, "draining") if status.draining else (200, "ok")
+        if request.query != "verbose":
+            return Response(code, TEXT, word.encode())
+        load = status.load
+        calls = {"running": load.running, "waiting": load.waiting, "limit": load.limit}
+        body = {"status": word, "calls": calls, "sessions": status.sessions}
+        return Response(code, JSON, jsonrpc.encode(body))
+
+    async def version(self, _: Request) -> Response:
+        body = {
+            "name": "notebook_rpc",
+            "version": self._version,
+            "python": platform.python_version(),
+        }
+        return Response(200, JSON, jsonrpc.encode(body))

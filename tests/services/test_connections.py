@@ -1,0 +1,102 @@
+"""Databases by name: opened late, once, and again after a failure; closed in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from notebook_rpc.errors import DatabaseError, DatabaseUnavailable, UnknownConnection
+from notebook_rpc.services.connections import Connections
+from notebook_rpc.services.workers import Workers
+from notebook_rpc_drivers.fake import FakeDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+class Shelf:
+    """Three databases, and what happened to them in order."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.events: list[str] = []
+        self.databases = {name: FakeDatabase() for name in ("default", "sales", "team/plans")}
+        self.gone: set[str] = set()
+        openers = {name: self.opener(name) for name in self.databases}
+        self.connections = Connections(openers, workers)
+
+    def opener(self, name: str) -> Callable[[], FakeDatabase]:
+        def opened() -> FakeDatabase:
+            self.events.append(f"open {name}")
+            if name in self.gone:
+                raise DatabaseUnavailable(f"{name} is gone")
+            return self.databases[name]
+
+        return opened
+
+
+@pytest.fixture
+async def shelf() -> AsyncIterator[Shelf]:
+    workers = Workers(limit=4, spare=2)
+    shelf = Shelf(workers)
+    yield shelf
+    await shelf.connections.close()
+    workers.close()
+
+
+async def test_a_database_is_opened_when_first_asked_for_and_only_once(shelf: Shelf) -> None:
+    assert shelf.events == []
+    await shelf.connections.connect("sales")
+    await shelf.connections.connect("sales")
+    assert shelf.events == ["open sales"]
+    assert len(shelf.databases["sales"].connections) == 2
+
+
+async def test_of_many_who_ask_at_once_one_opens_it(shelf: Shelf) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(shelf.connections.connect, "team/plans")
+    assert shelf.events == ["open team/plans"]
+    assert len(shelf.databases["team/plans"].connections) == 5
+
+
+async def test_an_unknown_name_is_an_error_that_has_it(shelf: Shelf) -> None:
+    with pytest.raises(UnknownConnection, match="there is no connection 'plans'"):
+        await shelf.connections.connect("plans")
+    assert shelf.events == []
+
+
+async def test_a_database_that_was_gone_is_tried_again(shelf: Shelf) -> None:
+    shelf.gone.add("sales")
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable, match="sales is gone"):
+            await shelf.connections.connect("sales")
+    shelf.gone.clear()
+    await shelf.connections.connect("sales")
+    assert shelf.events == ["open sales"] * 3
+
+
+async def test_the_last_opened_is_closed_first_and_a_failure_stops_nothing(shelf: Shelf) -> None:
+    order: list[str] = []
+    for name, database in shelf.databases.items():
+        database.close = lambda name=name: order.append(name)  # type: ignore[method-assign, misc]
+    failure = DatabaseError("the disk is full")
+
+    def fail() -> None:
+        order.append("sales")
+        raise failure
+
+    shelf.databases["sales"].close = fail  # type: ignore[method-assign]
+    for name in ("default", "sales", "team/plans"):
+        await shelf.connections.open(name)
+    assert await shelf.connections.close() == {"sales": failure}
+    assert order == ["team/plans", "sales", "default"]
+    assert await shelf.connections.close() == {}
+
+
+async def test_what_was_never_opened_is_not_closed(shelf: Shelf) -> None:
+    await shelf.connections.open("sales")
+    await shelf.connections.close()
+    assert shelf.databases["sales"].closed
+    assert not shelf.databases["default"].closed

@@ -1,0 +1,150 @@
+"""The pool: lanes that are lent, taken back, and closed when nobody needs them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from notebook_rpc.errors import DatabaseUnavailable
+from notebook_rpc.model import Transaction
+from notebook_rpc.services.pool import Pool
+from notebook_rpc.services.workers import Workers
+from notebook_rpc_drivers.fake import FakeDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from notebook_rpc.driver import Connection
+    from notebook_rpc.services.lanes import Lane
+
+IDLE = 60.0
+
+
+class Pond:
+    def __init__(self, workers: Workers) -> None:
+        self.database = FakeDatabase()
+
+        async def connect() -> Connection:
+            return await workers.run(self.database.connect)
+
+        self.pool = Pool(connect, workers, limit=2, idle_seconds=IDLE)
+
+    def open_now(self) -> list[bool]:
+        return [not connection.closed for connection in self.database.connections]
+
+
+async def execute(lane: Lane, sql: str) -> None:
+    await lane.work(lambda connection: connection.execute(sql))
+
+
+@pytest.fixture
+async def pond() -> AsyncIterator[Pond]:
+    workers = Workers(limit=4, spare=2)
+    pond = Pond(workers)
+    yield pond
+    await pond.pool.close()
+    workers.close()
+
+
+async def test_a_lane_is_used_again(pond: Pond) -> None:
+    for _ in range(3):
+        async with pond.pool.lane() as lane:
+            await execute(lane, "rows 1")
+    assert pond.open_now() == [True]
+
+
+async def test_the_lane_used_last_is_lent_first(pond: Pond) -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(pond.pool.lane())
+        second = await stack.enter_async_context(pond.pool.lane())
+    assert first is not second
+    async with pond.pool.lane() as again:
+        assert again is first  # the stack gave it back last
+
+
+async def test_beyond_the_limit_borrowers_wait_in_order(pond: Pond) -> None:
+    order: list[int] = []
+
+    async def borrow(number: int) -> None:
+        async with pond.pool.lane():
+            order.append(number)
+
+    # The outer lane stays lent, so that the others pass through one by one.
+    async with pond.pool.lane(), trio.open_nursery() as nursery, pond.pool.lane():
+        for number in range(3):
+            nursery.start_soon(borrow, number)
+            await trio.testing.wait_all_tasks_blocked()
+        assert order == []
+    assert order == [0, 1, 2]
+
+
+async def test_a_transaction_left_open_is_undone(pond: Pond) -> None:
+    async with pond.pool.lane() as lane:
+        await execute(lane, "begin; create table t (a integer)")
+    assert lane.transaction is Transaction.NONE
+    assert "rollback" in pond.database.connections[0].calls
+    assert pond.database.created == {}
+
+
+async def test_a_lane_that_cannot_be_cleaned_is_not_lent_again(pond: Pond) -> None:
+    async with pond.pool.lane() as lane:
+        await execute(lane, "begin")
+        pond.database.failures["rollback"] = DatabaseUnavailable("gone")
+    assert pond.open_now() == [False]
+    pond.database.failures.clear()
+    async with pond.pool.lane() as lane:
+        await execute(lane, "rows 1")
+    assert pond.open_now() == [False, True]
+
+
+async def test_lanes_nobody_uses_are_closed_after_a_while(
+    pond: Pond, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    async def all_closed() -> None:
+        with trio.fail_after(1000):
+            while any(pond.open_now()):
+                await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(pond.pool.expire)
+    async with pond.pool.lane() as lane:
+        await execute(lane, "rows 1")
+    mock_clock.jump(IDLE - 1)
+    await trio.testing.wait_all_tasks_blocked()
+    async with pond.pool.lane() as lane:
+        await execute(lane, "rows 1")
+    mock_clock.jump(IDLE - 1)  # less since it was used last
+    await trio.testing.wait_all_tasks_blocked()
+    assert pond.open_now() == [True]
+    mock_clock.jump(2)
+    await all_closed()
+    async with pond.pool.lane() as lane:
+        await execute(lane, "rows 1")
+    assert pond.open_now() == [False, True]
+    mock_clock.jump(IDLE + 1)
+    await all_closed()
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_lane_that_is_lent_when_the_pool_closes_is_closed_when_it_comes_back(
+    pond: Pond,
+) -> None:
+    async with pond.pool.lane() as lane:
+        await execute(lane, "rows 1")
+        await pond.pool.close()
+        assert pond.open_now() == [True]
+    assert pond.open_now() == [False]
+
+
+async def test_a_borrower_that_is_cancelled_gives_its_lane_back(pond: Pond) -> None:
+    for _ in range(3):  # one more than there are
+        with trio.CancelScope() as scope:
+            async with pond.pool.lane() as lane:
+                await execute(lane, "begin")
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+    async with pond.pool.lane(), pond.pool.lane():
+        assert pond.database.connections[0].transaction is Transaction.NONE

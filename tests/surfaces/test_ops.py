@@ -1,0 +1,49 @@
+"""Health, readiness, version."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from notebook_rpc.services.workers import Load
+from notebook_rpc.surfaces.ops import Ops, Status
+from notebook_rpc.web import Request, Response
+
+
+async def asked(status: Status, path: str, query: str = "") -> Response:
+    handlers = {route.path: route.handler for route in Ops("1.2.3", lambda: status).routes()}
+    return await handlers[path](Request("GET", path, query, ()))
+
+
+BUSY = Status(draining=False, sessions=2, load=Load(running=4, waiting=3, limit=4))
+DRAINING = Status(draining=True, sessions=0, load=Load(0, 0, 4))
+
+
+@pytest.mark.parametrize("status", [BUSY, DRAINING])
+async def test_whoever_answers_is_alive(status: Status) -> None:
+    response = await asked(status, "/healthz")
+    assert (response.status, response.body) == (200, b"ok")
+
+
+async def test_a_server_that_stops_is_not_ready() -> None:
+    for status, code, word in ((BUSY, 200, b"ok"), (DRAINING, 503, b"draining")):
+        response = await asked(status, "/readyz")
+        assert (response.status, response.body) == (code, word)
+
+
+async def test_readiness_tells_how_many_calls_wait_for_a_thread() -> None:
+    response = await asked(BUSY, "/readyz", "verbose")
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body) == {
+        "status": "ok",
+        "calls": {"running": 4, "waiting": 3, "limit": 4},
+        "sessions": 2,
+    }
+
+
+async def test_the_version_is_the_one_it_was_given() -> None:
+    response = await asked(BUSY, "/version")
+    assert isinstance(response.body, bytes)
+    body = json.loads(response.body)
+    assert (body["name"], body["version"]) == ("notebook_rpc", "1.2.3")
