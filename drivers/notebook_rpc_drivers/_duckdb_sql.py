@@ -184,6 +184,11 @@ def begins(statement: Statement) -> bool:
     return text.upper().startswith((b"BEGIN", b"START"))
 
 
+def commits(statement: Statement) -> bool:
+    _, text = _tokens(statement.query)[0]
+    return text.upper().startswith((b"COMMIT", b"END"))
+
+
 @contextmanager
 def own_sql_hidden() -> Iterator[None]:
     """Cut from errors the excerpt that shows SQL the client never wrote."""

@@ -41,6 +41,7 @@ from notebook_rpc_drivers._duckdb_sql import (
     TABLES,
     VIEWS,
     begins,
+    commits,
     own_sql_hidden,
     position_in,
     text_of,
@@ -265,6 +266,7 @@ class _Connection:
         self._finish()
         statements = self._parse(sql)
         for number, statement in enumerate(statements, 1):
+            had_failed = self._failed
             self._note(statement)
             before = after = ""
             if len(statements) > 1:
@@ -276,6 +278,13 @@ class _Connection:
                     self._own.complete()  # to its last row: nextval() counts them all
                 else:
                     result = self._last(statement, _bindable(parameters), text=text)
+            if (
+                had_failed
+                and type_of(statement) == StatementType.TRANSACTION
+                and commits(statement)
+            ):
+                # Without a word, the engine has undone it.
+                raise QueryError(f"{before}the transaction had failed and was rolled back{after}")
         self._result = result
         return result
 
@@ -400,7 +409,7 @@ class _Database:
             self._name = str(name).replace('"', '""')
         except duckdb.Error as exc:
             _blame_an_option(config)
-            raise DatabaseUnavailable(str(exc)) from exc
+            raise DatabaseUnavailable(_about_a_lock(str(exc))) from exc
 
     @property
     def description(self) -> str:
@@ -438,6 +447,16 @@ def _refuse_what_is_no_file(path: str) -> None:
         return  # DuckDB makes it, or says it better
     if not stat.S_ISREG(mode):
         raise DatabaseUnavailable(f"{path} is not a regular file")
+
+
+def _about_a_lock(message: str) -> str:
+    """What the engine says of who holds the file, with advice that fits us."""
+    what, locked, advice = message.partition(" Conflicting lock is held in ")
+    if not locked:
+        return message
+    holder = advice.partition(". ")[0]
+    remedy = "it can be opened read-only meanwhile" if "read-only" in advice else "end it first"
+    return f"{what} It is held by {holder}: {remedy}"
 
 
 def _blame_an_option(config: Mapping[str, str]) -> None:

@@ -6,8 +6,11 @@ import json
 import math
 import os
 import resource
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -21,7 +24,7 @@ from notebook_rpc.errors import (
     NotebookError,
     QueryError,
 )
-from notebook_rpc.model import Column, ResultColumn, Table
+from notebook_rpc.model import Column, ResultColumn, Table, Transaction
 from notebook_rpc_drivers.duckdb import DRIVER
 
 if TYPE_CHECKING:
@@ -43,6 +46,25 @@ def connection(database: _Database) -> Iterator[_Connection]:
     connection = database.connect()
     yield connection
     connection.close()
+
+
+@contextmanager
+def held(path: str, *, read_only: bool) -> Iterator[int]:
+    """Another process has the file open during the block; its id."""
+    code = f"""if True:
+        import duckdb
+        duckdb.connect({path!r}).close()
+        holder = duckdb.connect({path!r}, read_only={read_only})
+        print("held", flush=True)
+        input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process.pid
+        process.communicate(b"\n")
 
 
 def cells(connection: _Connection, sql: str) -> list[object]:
@@ -354,6 +376,36 @@ def test_a_failed_transaction_says_so_until_it_is_rolled_back(connection: _Conne
     assert connection.execute("select 1").fetch(2) == [(1,)]
 
 
+def test_the_state_of_a_transaction_is_the_engine_s(connection: _Connection) -> None:
+    def state_after(sql: str) -> Transaction:
+        try:
+            connection.execute(sql).fetch(1)
+        except QueryError:
+            assert not sql.startswith("begin")
+        return connection.transaction
+
+    fatal = "select error('late')"
+    assert state_after(fatal) is Transaction.NONE
+    assert state_after("begin") is Transaction.OPEN
+    assert state_after("select nowhere") is Transaction.OPEN  # the binder's errors are harmless
+    assert state_after(fatal) is Transaction.FAILED
+    assert state_after("rollback") is Transaction.NONE
+
+
+@pytest.mark.parametrize("end", ["commit", "END", "commit; select 1"])
+def test_a_failed_transaction_is_never_said_to_be_committed(
+    connection: _Connection, end: str
+) -> None:
+    connection.execute("create table t (n integer primary key)")
+    connection.execute("begin; insert into t values (1)")
+    with pytest.raises(QueryError):
+        connection.execute("insert into t values (1)")
+    with pytest.raises(QueryError, match="the transaction had failed and was rolled back"):
+        connection.execute(end)
+    assert connection.transaction is Transaction.NONE
+    assert cells(connection, "select count(*) from t") == ["0"]
+
+
 def test_a_failed_transaction_has_the_catalog_of_before(connection: _Connection) -> None:
     connection.execute("create table kept (a integer); create view seen as from kept")
     with pytest.raises(QueryError):
@@ -502,6 +554,40 @@ class TestOpening:
             connection.execute("set threads = 2")
         connection.close()
         database.close()
+
+    def test_who_holds_the_file_is_told_and_what_to_do(self, tmp_path: Path) -> None:
+        file = {"database": str(tmp_path / "held.duckdb")}
+        for read_only, remedy in ((False, "end it first"), (True, "can be opened read-only")):
+            with (
+                held(file["database"], read_only=read_only) as pid,
+                pytest.raises(DatabaseUnavailable, match=rf"\(PID {pid}\): .*{remedy}"),
+            ):
+                DRIVER.open(file)
+        with held(file["database"], read_only=True):
+            DRIVER.open(file, read_only=True).close()
+
+    def test_read_only_is_the_engine_s(self, tmp_path: Path) -> None:
+        file = {"database": str(tmp_path / "a.duckdb")}
+        with pytest.raises(DatabaseUnavailable):
+            DRIVER.open(file, read_only=True)
+        database = DRIVER.open(file)
+        database.connect().execute("create table t as select 7 as n")
+        database.close()
+        database = DRIVER.open(file, read_only=True)
+        connection = database.connect()
+        assert cells(connection, "from t") == ["7"]
+        for sql in ("insert into t values (8)", "drop table t", f"attach '{tmp_path}/b.duckdb'"):
+            with pytest.raises(QueryError, match="read-only mode"):
+                connection.execute(sql)
+        connection.close()
+        database.close()
+
+    @pytest.mark.parametrize(
+        "properties", [{}, {"database": ":memory:x"}, {"database": "a", "access_mode": "automatic"}]
+    )
+    def test_what_cannot_be_read_only_is_refused(self, properties: dict[str, str]) -> None:
+        with pytest.raises(InvalidParams, match="read-only"):
+            DRIVER.open(properties, read_only=True)
 
     def test_a_file_that_cannot_be_opened(self, tmp_path: Path) -> None:
         with pytest.raises(DatabaseUnavailable, match=r"IO Error"):
