@@ -73,7 +73,11 @@ async def lag(connection: Any, size: int) -> dict[str, float]:
     """Milliseconds the event loop was late, while a session pages."""
     late: list[float] = []
     workers = Workers(limit=4, spare=2)
-    session = Session(connection, workers, CAP)
+
+    async def connect() -> Any:
+        return connection
+
+    session = Session(connect, workers, CAP)
 
     async def heartbeat() -> None:
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
 from notebook_rpc.errors import DatabaseUnavailable, InvalidParams
@@ -29,4 +29,13 @@ def load_driver(name: str) -> Driver:
     try:
         return cast("Driver", found[name].load())
     except ImportError as exc:
-        raise DatabaseUnavailable(f"the driver {name!r} cannot be loaded: {exc}") from exc
+        reason = f"the driver {name!r} cannot be loaded: {exc}{_remedy(found[name])}"
+        raise DatabaseUnavailable(reason) from exc
+
+
+def _remedy(entry: EntryPoint) -> str:
+    """How to get what a driver needs: by convention, an extra of the driver's own name has it."""
+    extras = entry.dist.metadata.get_all("Provides-Extra") if entry.dist else None
+    if entry.dist is None or entry.name not in (extras or ()):
+        return ""
+    return f"; pip install '{entry.dist.name}[{entry.name}]' brings it"

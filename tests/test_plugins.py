@@ -31,7 +31,7 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     information = tmp_path / "their_package-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: their_package\nVersion: 1\n"
+        "Metadata-Version: 2.1\nName: their_package\nVersion: 1\nProvides-Extra: broken\n"
     )
     (information / "entry_points.txt").write_text(ENTRY_POINTS)
     (tmp_path / "their_driver.py").write_text("DRIVER = 'theirs'\n")
@@ -60,6 +60,9 @@ def test_a_driver_that_cannot_be_imported_says_what_it_misses(name: str, reason:
     ) as raised:
         load_driver(name)
     assert isinstance(raised.value.__cause__, ImportError)
+    # By convention, an extra of the driver's name brings what it needs; only one has such.
+    remedy = "; pip install 'their_package[broken]' brings it"
+    assert str(raised.value).endswith(remedy) is (name == "broken")
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
