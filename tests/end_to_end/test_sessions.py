@@ -302,7 +302,7 @@ def test_sessions_expire_and_are_limited() -> None:
         response = third.connection.getresponse()
         assert response.status == 503
         assert response.headers["Retry-After"] == "1"
-            assert json.loads(response.read())["slug"] == "too-many-sessions"
+        assert json.loads(response.read())["slug"] == "too-many-sessions"
         one.send("execute", SLOW)  # a session at work is not idle
         while not any("idle too long" in line for line in server.log):
             continue
