@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc import __version__, config, logs, server
+from notebook_rpc import __version__, binding, config, logs, server
 from notebook_rpc.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SWITCH_INTERVAL: Final = 0.0005
 EXIT_CODES: Final[dict[type[Exception], int]] = {
     server.CannotClose: 1,
     config.ConfigError: 2,
-    server.CannotBind: 3,
+    binding.CannotBind: 3,
     DatabaseError: 4,
 }
 EXPECTED: Final = tuple(EXIT_CODES)
@@ -51,11 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     config.add_arguments(serve)
     arguments = parser.parse_args(argv)
+    if argv is None and os.name != "nt":
+        _hide_tokens(arguments.bearer_token or [])
     try:
         return _serve(config.load(arguments, os.environ))
     except EXPECTED as exc:
         print(f"notebook-rpc: {exc}", file=sys.stderr)  # noqa: T201  # the one line
         return next(code for kind, code in EXIT_CODES.items() if isinstance(exc, kind))
+
+
+def _hide_tokens(tokens: Sequence[str]) -> None:
+    """Begin again without the tokens of the command line, which everybody on the machine can
+    read in the list of processes; they go into the environment, which nobody else can."""
+    if not tokens:
+        return
+    command: list[str] = []
+    given = iter(sys.orig_argv)
+    for word in given:
+        if word == "--bearer-token":
+            next(given)
+        elif not word.startswith("--bearer-token="):
+            command.append(word)
+    variable = f"{config.ENV_PREFIX}BEARER_TOKEN"
+    os.execve(sys.executable, command, {**os.environ, variable: ",".join(tokens)})  # noqa: S606
 
 
 def _serve(settings: config.Settings) -> int:

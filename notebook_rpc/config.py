@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from notebook_rpc.errors import InvalidParams
-from notebook_rpc.sansio import urls
+from notebook_rpc.sansio import tokens, urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,6 +93,11 @@ def _named_url(value: str) -> str:
     return value
 
 
+def _token(value: str) -> str:
+    tokens.Token.of(value, tokens.ANYBODY)
+    return value
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in choices:
@@ -127,6 +132,14 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", _text, "HOST", "address to listen on")
     port: int = _setting(1995, _port, "PORT", "port to listen on; 0 for any")
+    uds: str = _setting(
+        "", _text, "PATH", "listen on a Unix socket, which only this user can reach, instead"
+    )
+    tls_cert: str = _setting("", _text, "FILE", "certificate to serve HTTPS with, in PEM")
+    tls_key: str = _setting("", _text, "FILE", "its private key, in PEM")
+    tls_generate: bool = _setting(
+        False, _boolean, "", "serve HTTPS with a certificate made for this run"
+    )
     stdio: bool = _setting(
         False, _boolean, "", "serve one client on standard input and output instead"
     )
@@ -141,7 +154,13 @@ class Settings:
         False, _boolean, "", "let nobody change a database; the engine sees to it"
     )
     insecure: bool = _setting(
-        False, _boolean, "", "listen on other than loopback although nothing protects the database"
+        False, _boolean, "", "listen on other than loopback without tokens or without TLS"
+    )
+    bearer_token: tuple[str, ...] = _setting(
+        (), _token, "TOKEN", "a token that requests must have", secret=True
+    )
+    bearer_token_file: str = _setting(
+        "", _text, "FILE", "file of tokens that requests must have, a line each"
     )
     allowed_host: tuple[str, ...] = _setting(
         (), _text, "NAME", "a name the server may be addressed by, besides loopback names"
@@ -212,7 +231,7 @@ def _help(setting: Field[Any]) -> str:
     explanation: str = setting.metadata["help"]
     if isinstance(setting.default, tuple):
         return f"{explanation}; may be repeated"
-    if isinstance(setting.default, bool):
+    if isinstance(setting.default, bool) or setting.default == "":
         return explanation
     return f"{explanation} (default: {shown_default(setting)})"
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import os
 import secrets
 import signal
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from notebook_rpc import __version__, config, plugins
+from notebook_rpc.binding import bind, check_safety, removed_at_the_end
 from notebook_rpc.errors import InvalidParams
+from notebook_rpc.gate import Gate
 from notebook_rpc.sansio import urls
 from notebook_rpc.sansio.auth import Access
-from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
+from notebook_rpc.sansio.tokens import Token, Tokens, User
+from notebook_rpc.sansio.tokens import parse as parse_tokens
 from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
@@ -28,16 +30,13 @@ from notebook_rpc.surfaces.ops import Ops, Status
 from notebook_rpc.surfaces.rpc import DEFAULT, Dialogue, Options, Rpc
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.lines import LineConnection
-from notebook_rpc.transport.listener import Listener, open_tcp
-from notebook_rpc.web import Response
+from notebook_rpc.transport.listener import Listener
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from notebook_rpc.config import Settings
     from notebook_rpc.driver import Database
-    from notebook_rpc.web import Handler, Request, Surface
 
 logger = logging.getLogger(__name__)
 
@@ -46,74 +45,8 @@ LAST_WORDS: Final = 2.0
 """Seconds for the answers to calls that were interrupted because the server stops."""
 
 
-class CannotBind(Exception):
-    """The address cannot be listened on."""
-
-
 class CannotClose(Exception):
     """The database did not close well; what was committed may not be in its main file yet."""
-
-
-class Refused(config.ConfigError):
-    """The settings are valid, but would put the database at risk."""
-
-
-class Gate:
-    """What every request passes before any surface sees it: Host, Origin, then the routes."""
-
-    def __init__(self, surfaces: Iterable[Surface], access: Access) -> None:
-        # Pure, asked for every request, and nearly always the same question.
-        self._refusal = lru_cache(maxsize=256)(access.refusal)
-        self._routes: RoutingTable[Handler] = RoutingTable(
-            (route.method, route.path, route.handler)
-            for surface in surfaces
-            for route in surface.routes()
-        )
-
-    def admit(self, request: Request) -> Handler | Response:
-        """Whoever answers *request*, or the answer. Bodies of refusals are empty."""
-        host, origin = request.header(b"host"), request.header(b"origin")
-        refusal = self._refusal(host, origin)
-        if refusal is not None:
-            logger.warning("refused %s %r: %s", request.method, request.path, refusal)
-            return Response(403)
-        if request.method == "OPTIONS" and (allow := self._routes.allow(request.path)):
-            return _preflight(origin, allow)
-        found = self._routes.find(request.method, request.path)
-        if found is None:
-            return Response(404)
-        if isinstance(found, NotAllowed):
-            return Response(405, ((b"allow", found.allow.encode()),))
-        request.parameters = found.parameters
-        return found.target if origin is None else _readable_by(origin, found.target)
-
-
-def _preflight(origin: str | None, allow: str) -> Response:
-    """The answer to OPTIONS, which browsers send before a request from another origin."""
-    headers = [(b"allow", allow.encode())]
-    if origin is not None:
-        headers += [
-            *_cors(origin),
-            (b"access-control-allow-methods", allow.encode()),
-            (b"access-control-allow-headers", b"authorization, content-type"),
-            (b"access-control-max-age", b"600"),
-        ]
-    return Response(200, tuple(headers))
-
-
-def _readable_by(origin: str, handler: Handler) -> Handler:
-    """Let a page of *origin*, which has been admitted, read the answer (Fetch, CORS protocol)."""
-
-    async def answer(request: Request) -> Response:
-        response = await handler(request)
-        response.headers = (*response.headers, *_cors(origin))
-        return response
-
-    return answer
-
-
-def _cors(origin: str) -> list[tuple[bytes, bytes]]:
-    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
 
 
 @dataclass
@@ -158,13 +91,14 @@ async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], 
         DatabaseUnavailable: the database cannot be opened.
         CannotClose: all went well, but for its very end.
     """
-    _check_safety(settings)
+    tokens = _tokens(settings)
+    check_safety(settings, has_tokens=bool(tokens))
     workers = Workers(settings.max_threads, spare=2 * (os.cpu_count() or 1))
     try:
         connections = Connections(_openers(settings), workers)
         await connections.open(DEFAULT)
         try:
-            await _serve_databases(settings, connections, workers, listening, stop)
+            await _serve_databases(settings, tokens, connections, workers, listening, stop)
         finally:
             failures = await connections.close()
         for name, failure in failures.items():  # not before: it would hide why the server ended
@@ -173,6 +107,29 @@ async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], 
         raise config.ConfigError(str(exc)) from exc
     finally:
         workers.close()
+
+
+def _tokens(settings: Settings) -> Tokens:
+    """The tokens that were given as they are, and those of the file.
+
+    Raises:
+        ConfigError: the file cannot be read or understood; the message has no token.
+    """
+    numbered = enumerate(settings.bearer_token, 1)
+    found = [Token.of(text, User(f"bearer token {number}")) for number, text in numbered]
+    if settings.bearer_token_file:
+        path = Path(settings.bearer_token_file)
+        try:
+            found += parse_tokens(path.read_text("utf-8"))
+            if path.stat().st_mode & 0o077:
+                logger.warning("others can read the tokens in %s; chmod 600 it", path)
+        except OSError as exc:
+            raise config.ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise config.ConfigError(f"{path}: {exc}") from None
+        if not found:
+            raise config.ConfigError(f"there is no token in {path}")
+    return Tokens(found)
 
 
 def _openers(settings: Settings) -> dict[str, Callable[[], Database]]:
@@ -211,6 +168,7 @@ def _read_text(path: str) -> str:
 
 async def _serve_databases(
     settings: Settings,
+    tokens: Tokens,
     connections: Connections,
     workers: Workers,
     listening: Callable[[Sequence[str]], None],
@@ -246,7 +204,7 @@ async def _serve_databases(
             default.stop()
             sessions.stop()
 
-        gate = Gate([rpc, ops], access)
+        gate = Gate([rpc, ops], access, tokens)
         await _listen(settings, gate, sessions.expire, interrupt, listening, stop)
     finally:
         await sessions.close()
@@ -304,26 +262,19 @@ async def _listen(
     stop: Stop,
 ) -> None:
     """Serve connections, and run *beside* as long."""
-    try:
-        sockets = await open_tcp(settings.host, settings.port)
-    except OSError as exc:
-        raise CannotBind(exc.strerror or str(exc)) from exc
-    listener = Listener(gate, _limits(settings))
-    async with trio.open_nursery() as nursery:
+    binding = await bind(settings)
+    listener = Listener(gate, _limits(settings), tls=binding.tls)
+    with removed_at_the_end(settings.uds):
+        async with trio.open_nursery() as nursery:
 
-        async def run(task_status: trio.TaskStatus[None]) -> None:
-            await listener.serve(sockets, task_status=task_status)
-            nursery.cancel_scope.cancel()  # all have ended; nobody is left to be stopped
+            async def run(task_status: trio.TaskStatus[None]) -> None:
+                await listener.serve(binding.sockets, task_status=task_status)
+                nursery.cancel_scope.cancel()  # all have ended; nobody is left to be stopped
 
-        nursery.start_soon(beside)
-        await nursery.start(run)
-        listening([_url(sock) for sock in sockets])
-        await _drain(listener, nursery.cancel_scope, interrupt, settings.grace, stop)
-
-
-def _url(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+            nursery.start_soon(beside)
+            await nursery.start(run)
+            listening(binding.urls)
+            await _drain(listener, nursery.cancel_scope, interrupt, settings.grace, stop)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -335,24 +286,3 @@ def _limits(settings: Settings) -> Limits:
         send_seconds=settings.send_timeout,
         connections=settings.max_connections,
     )
-
-
-def _check_safety(settings: Settings) -> None:
-    """Nothing but loopback, unless the user says that this is meant."""
-    if _is_loopback(settings.host):
-        return
-    if not settings.insecure:
-        raise Refused(
-            f"--host {settings.host!r} would let others use the database without any protection; "
-            "listen on 127.0.0.1 behind a proxy that authenticates, or add --insecure"
-        )
-    logger.warning("listening on %s: whoever can reach it can use the database", settings.host)
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

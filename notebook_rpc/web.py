@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from notebook_rpc.sansio.tokens import ANYBODY, User
+
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, values as they were sent, in order."""
 
@@ -19,7 +21,7 @@ class Request:
     """One HTTP request. ``body`` is empty until it has been read.
 
     ``path`` is percent-decoded and without the query; ``query`` is raw. ``parameters`` are
-    the parts of the path that its route names.
+    the parts of the path that its route names, ``user`` is whose token came with it.
     """
 
     method: str
@@ -28,6 +30,7 @@ class Request:
     headers: Headers
     body: bytes = b""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    user: User = ANYBODY
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, *name* in lower case; several are joined as RFC 9110, 5.3 says."""

@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from notebook_rpc import __version__, cli, server
+from notebook_rpc import __version__, binding, cli, server
 from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.errors import DatabaseUnavailable
 
@@ -87,8 +87,8 @@ def test_every_url_is_announced_on_a_line_of_its_own_and_at_once(
     ("failure", "code"),
     [
         (ConfigError("the URL is malformed"), 2),
-        (server.Refused("add --insecure"), 2),
-        (server.CannotBind("the address is in use"), 3),
+        (binding.Refused("add --insecure"), 2),
+        (binding.CannotBind("the address is in use"), 3),
         (DatabaseUnavailable("no such file"), 4),
     ],
 )

@@ -14,6 +14,7 @@ from notebook_rpc.errors import NotebookError, TooManySessions, UnknownSession
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from notebook_rpc.sansio.tokens import User
     from notebook_rpc.services.sessions import Session
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ SHOWN: Final = 6  # characters of an id in the log: enough to follow it, too few
 @dataclass(slots=True)
 class _Entry:
     session: Session
+    user: User  # whose it is
     users: int  # requests that are being answered with it
     used: float  # when the last of them ended, on Trio's clock
 
@@ -31,7 +33,8 @@ class _Entry:
 class Sessions:
     """The sessions that clients made for themselves. The server's default one is not here.
 
-    Whoever knows a session's id may use it, so ids must be beyond guessing.
+    A session belongs to the user who made it; for all others there is none of that id. Where
+    nobody needs a token, whoever knows an id may use it, so ids must be beyond guessing.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def create(self, connection: str) -> str:
+    async def create(self, connection: str, user: User) -> str:
         """Open a session with a connection of its own and return its id.
 
         Raises:
@@ -71,19 +74,19 @@ class Sessions:
         finally:
             self._opening -= 1
         id_ = self._new_id()
-        self._entries[id_] = _Entry(session, 0, trio.current_time())
+        self._entries[id_] = _Entry(session, user, 0, trio.current_time())
         self._created.set()
-        logger.info("session %s... begins, on %s", id_[:SHOWN], connection)
+        logger.info("session %s... of %s begins, on %s", id_[:SHOWN], user.name, connection)
         return id_
 
     @contextmanager
-    def using(self, id_: str) -> Iterator[Session]:
+    def using(self, id_: str, user: User) -> Iterator[Session]:
         """The session, which does not expire during the block.
 
         Raises:
-            UnknownSession: there is none of this id.
+            UnknownSession: *user* has none of this id.
         """
-        entry = self._entry(id_)
+        entry = self._entry(id_, user)
         entry.users += 1
         try:
             yield entry.session
@@ -91,13 +94,15 @@ class Sessions:
             entry.users -= 1
             entry.used = trio.current_time()
 
-    async def end(self, id_: str) -> None:
+    async def end(self, id_: str, user: User) -> None:
         """Take the session away, interrupt what it is doing, and close its connection.
 
         Raises:
-            UnknownSession: there is none of this id.
+            UnknownSession: *user* has none of this id.
         """
-        entry = self._entry(id_)
+        await self._end(id_, self._entry(id_, user))
+
+    async def _end(self, id_: str, entry: _Entry) -> None:
         del self._entries[id_]
         logger.info("session %s... ends", id_[:SHOWN])
         entry.session.stop()
@@ -123,7 +128,7 @@ class Sessions:
             for id_, entry in list(self._entries.items()):
                 if not entry.users and entry.used + self._idle_seconds <= now:
                     logger.info("session %s... has been idle too long", id_[:SHOWN])
-                    await self.end(id_)
+                    await self._end(id_, entry)
 
     def stop(self) -> None:
         """Interrupt whatever they are doing; no more calls are taken."""
@@ -133,11 +138,11 @@ class Sessions:
     async def close(self) -> None:
         """End them all. Cannot be cancelled."""
         with trio.CancelScope(shield=True):
-            for id_ in list(self._entries):
-                await self.end(id_)
+            for id_, entry in list(self._entries.items()):
+                await self._end(id_, entry)
 
-    def _entry(self, id_: str) -> _Entry:
-        try:
-            return self._entries[id_]
-        except KeyError:
-            raise UnknownSession("there is no such session; it may have ended") from None
+    def _entry(self, id_: str, user: User) -> _Entry:
+        entry = self._entries.get(id_)
+        if entry is None or entry.user != user:
+            raise UnknownSession("there is no such session; it may have ended")
+        return entry

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from notebook_rpc.model import Column, Parameters, ResultColumn, Table
+    from notebook_rpc.sansio.tokens import User
     from notebook_rpc.web import Request, Send, Stream
 
 T = TypeVar("T")
@@ -92,9 +93,9 @@ class PageParams(msgspec.Struct, forbid_unknown_fields=True):
 class Sessions(Protocol):
     """Where the other sessions live; ``services.registry.Sessions`` explains each."""
 
-    async def create(self, connection: str, /) -> str: ...
-    def using(self, id_: str, /) -> AbstractContextManager[Session]: ...
-    async def end(self, id_: str, /) -> None: ...
+    async def create(self, connection: str, user: User, /) -> str: ...
+    def using(self, id_: str, user: User, /) -> AbstractContextManager[Session]: ...
+    async def end(self, id_: str, user: User, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ class Rpc:
                 return Response(400)
             connection = DEFAULT if asked.connection is None else asked.connection
         try:
-            id_ = await self._sessions.create(connection)
+            id_ = await self._sessions.create(connection, request.user)
         except NotebookError as exc:
             logger.warning("cannot make a session: %s", exc)
             retry = ((b"retry-after", b"1"),) if exc.http_status == 503 else ()
@@ -223,20 +224,20 @@ class Rpc:
         return Response(201, (*JSON, (b"location", url.encode())), body)
 
     async def post_to_session(self, request: Request) -> Response:
-        id_ = request.parameters["id"]
+        id_, user = request.parameters["id"], request.user
         try:
-            with self._sessions.using(id_) as session:
-                dialogue = Dialogue(session, partial(self._sessions.end, id_), self._options)
+            with self._sessions.using(id_, user) as session:
+                dialogue = Dialogue(session, partial(self._sessions.end, id_, user), self._options)
                 response = await self._exchange(dialogue, request)
         except UnknownSession:
             return Response(404)
         if callable(response.body):  # a batch goes on when this has returned
-            response.body = self._in_use(id_, response.body)
+            response.body = self._in_use(id_, user, response.body)
         return response
 
     async def end(self, request: Request) -> Response:
         try:
-            await self._sessions.end(request.parameters["id"])
+            await self._sessions.end(request.parameters["id"], request.user)
         except UnknownSession:
             return Response(404)
         return Response(204)
@@ -247,9 +248,9 @@ class Rpc:
         answer = await dialogue.answer(request.body)
         return Response(204) if answer is None else Response(200, JSON, answer)
 
-    def _in_use(self, id_: str, body: Stream) -> Stream:
+    def _in_use(self, id_: str, user: User, body: Stream) -> Stream:
         async def stream(send: Send) -> None:
-            with self._sessions.using(id_):
+            with self._sessions.using(id_, user):
                 await body(send)
 
         return stream

@@ -12,6 +12,7 @@ import operator
 import os
 import select
 import socket
+import stat
 import struct
 import time
 from typing import TYPE_CHECKING
@@ -20,9 +21,12 @@ import trio
 
 from notebook_rpc.transport.http11 import App, Connection, Limits
 from notebook_rpc.transport.responses import HeadWriter
+from notebook_rpc.transport.tls import TlsStream, secured
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -145,20 +149,24 @@ class Listener:
         app: App,
         limits: Limits | None = None,
         *,
+        tls: ssl.SSLContext | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
         self._limits = limits or Limits()
+        self._tls = tls
         self._heads = HeadWriter(wall_clock)
         self._accepting = trio.CancelScope()
-        self._connections: set[Connection] = set()
+        self._served = 0
+        self._connections: set[Connection] = set()  # those past their handshake
+        self._handshakes: set[trio.CancelScope] = set()
         self._turned_away = 0
         self._gone = trio.Event()  # replaced by a new one whenever a connection has ended
 
     @property
     def connections(self) -> int:
         """How many are being served."""
-        return len(self._connections)
+        return self._served
 
     async def serve(
         self,
@@ -186,6 +194,8 @@ class Listener:
     def drain(self) -> None:
         """Accept no more; let every connection answer what it has begun, then end."""
         self._accepting.cancel()
+        for handshake in self._handshakes:
+            handshake.cancel()
         for connection in self._connections:
             connection.drain()
 
@@ -217,25 +227,46 @@ class Listener:
         except OSError:  # reset before we looked: some systems refuse setsockopt then
             accepted.close()
             return
-        if len(self._connections) < self._limits.connections:
-            connection = Connection(stream, self._app, self._limits, self._heads)
-            self._connections.add(connection)
-            connections.start_soon(self._serve, connection)
+        if self._served < self._limits.connections:
+            self._served += 1
+            connections.start_soon(self._serve, stream)
         elif self._turned_away < TURNED_AWAY:
             self._turned_away += 1
             connections.start_soon(self._turn_away, stream)
         else:
             stream.abort()
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, accepted: SocketStream) -> None:
         try:
-            await connection.serve()
+            stream = accepted if self._tls is None else await self._secured(accepted, self._tls)
+            if stream is not None:
+                await self._serve_on(stream)
         except Exception:  # a task's top: a bug here must not end the other connections
             logger.exception("a connection failed")
         finally:
-            self._connections.discard(connection)
+            self._served -= 1
             self._gone.set()
             self._gone = trio.Event()
+
+    async def _secured(self, accepted: SocketStream, context: ssl.SSLContext) -> TlsStream | None:
+        with trio.CancelScope() as handshake:
+            self._handshakes.add(handshake)
+            try:
+                return await secured(accepted, context, self._limits.header_seconds)
+            finally:
+                self._handshakes.discard(handshake)
+        await trio.aclose_forcefully(accepted)
+        return None
+
+    async def _serve_on(self, stream: SocketStream | TlsStream) -> None:
+        connection = Connection(stream, self._app, self._limits, self._heads)
+        self._connections.add(connection)
+        if self._accepting.cancel_called:  # since it was accepted
+            connection.drain()
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
 
     async def _turn_away(self, stream: SocketStream) -> None:
         try:
@@ -320,3 +351,51 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def open_unix(path: Path) -> socket.socket:
+    """A listening socket at *path* that this user alone may connect to (mode 0600).
+
+    One that a server has left behind is replaced; one that is listened on is not.
+
+    Raises:
+        OSError: it is in use, something else is there, or the folder is not ours to write.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Under another name until its mode is right: nobody connects before.
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if _is_listened_on(path):
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {path}: somebody does already")
+        fresh.unlink(missing_ok=True)
+        sock.bind(str(fresh))
+        fresh.chmod(0o600)
+        sock.listen(BACKLOG)
+        fresh.rename(path)
+    except OSError as exc:
+        sock.close()
+        fresh.unlink(missing_ok=True)
+        reason = exc.strerror or str(exc)  # "AF_UNIX path too long" has no number
+        if not reason.startswith("cannot"):
+            reason = f"cannot listen on {path}: {reason}"
+        raise OSError(exc.errno, reason) from exc
+    return sock
+
+
+def _is_listened_on(path: Path) -> bool:
+    """Raises ``OSError`` if what is there is no socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, f"cannot listen on {path}: it exists and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except TimeoutError:  # its backlog is full: somebody is there, and busy
+            return True
+    return True

@@ -18,7 +18,7 @@ def table(page: str) -> list[str]:
 
 
 def default(setting: Field[Any]) -> str:
-    if setting.default == ():
+    if setting.default in ((), ""):
         return "none"
     if isinstance(setting.default, bool):
         return str(setting.default).lower()

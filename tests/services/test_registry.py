@@ -19,6 +19,7 @@ from notebook_rpc.errors import (
     UnknownSession,
     WrongState,
 )
+from notebook_rpc.sansio.tokens import User
 from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.workers import Workers
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from notebook_rpc.driver import Connection
 
 IDLE = 1800.0
+ADA, BOB = User("ada"), User("bob")
 
 
 class House:
@@ -80,9 +82,12 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_each_session_has_a_connection_of_its_own(house: House) -> None:
-    first, second = await house.sessions.create("default"), await house.sessions.create("default")
+    first, second = (
+        await house.sessions.create("default", ADA),
+        await house.sessions.create("default", ADA),
+    )
     assert first != second
-    with house.sessions.using(first) as one, house.sessions.using(second) as two:
+    with house.sessions.using(first, ADA) as one, house.sessions.using(second, ADA) as two:
         await one.execute("rows 1")
         assert one.progress().state == "Active"
         assert two.progress().state == "NoActive"
@@ -90,28 +95,28 @@ async def test_each_session_has_a_connection_of_its_own(house: House) -> None:
 
 
 async def test_an_unknown_session_is_refused(house: House) -> None:
-    with pytest.raises(UnknownSession), house.sessions.using("nobody"):
+    with pytest.raises(UnknownSession), house.sessions.using("nobody", ADA):
         pass
     with pytest.raises(UnknownSession):
-        await house.sessions.end("nobody")
+        await house.sessions.end("nobody", ADA)
 
 
 async def test_there_are_only_so_many(house: House) -> None:
-    ids = [await house.sessions.create("default") for _ in range(3)]
+    ids = [await house.sessions.create("default", ADA) for _ in range(3)]
     with pytest.raises(TooManySessions):
-        await house.sessions.create("default")
-    await house.sessions.end(ids[0])
-    await house.sessions.create("default")
+        await house.sessions.create("default", ADA)
+    await house.sessions.end(ids[0], ADA)
+    await house.sessions.create("default", ADA)
 
 
 async def test_the_limit_counts_those_that_are_being_opened(house: House) -> None:
     gate = house.database.gates["connect"] = Gate()
     async with trio.open_nursery() as nursery:
         for _ in range(3):
-            nursery.start_soon(house.sessions.create, "default")
+            nursery.start_soon(house.sessions.create, "default", ADA)
         await happens(gate.reached)
         with pytest.raises(TooManySessions):
-            await house.sessions.create("default")
+            await house.sessions.create("default", ADA)
         gate.opened.set()
     assert len(house.sessions) == 3
 
@@ -120,33 +125,33 @@ async def test_a_connection_that_fails_leaves_no_session(house: House) -> None:
     house.database.failures["connect"] = DatabaseUnavailable("gone")
     for _ in range(4):
         with pytest.raises(DatabaseUnavailable):
-            await house.sessions.create("default")
+            await house.sessions.create("default", ADA)
     assert len(house.sessions) == 0
 
 
 async def test_to_end_a_session_interrupts_it_and_closes_its_connection(house: House) -> None:
-    id_ = await house.sessions.create("default")
+    id_ = await house.sessions.create("default", ADA)
     outcomes: list[object] = []
-    with house.sessions.using(id_) as session:
+    with house.sessions.using(id_, ADA) as session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outcome, lambda: session.execute("wait"), outcomes)
             await happens(house.database.waiting)
             nursery.start_soon(outcome, lambda: session.execute("rows 1"), outcomes)
             await trio.testing.wait_all_tasks_blocked()
-            await house.sessions.end(id_)
+            await house.sessions.end(id_, ADA)
     assert isinstance(outcomes[0], Cancelled)
     assert isinstance(outcomes[1], WrongState)  # it was waiting for its turn
     assert house.database.connections[0].closed
-    with pytest.raises(UnknownSession), house.sessions.using(id_):
+    with pytest.raises(UnknownSession), house.sessions.using(id_, ADA):
         pass
 
 
 async def test_a_connection_that_fails_to_close_is_only_logged(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    id_ = await house.sessions.create("default")
+    id_ = await house.sessions.create("default", ADA)
     house.database.failures["close"] = QueryError("stuck")
-    await house.sessions.end(id_)
+    await house.sessions.end(id_, ADA)
     house.database.failures.clear()
     assert "stuck" in caplog.text
     assert id_ not in caplog.text.replace(id_[:6] + "...", "")
@@ -160,10 +165,10 @@ async def test_a_session_that_nobody_uses_ends(
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.sessions.expire)
-        await house.sessions.create("default")
+        await house.sessions.create("default", ADA)
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(IDLE / 2)
-        await house.sessions.create("default")
+        await house.sessions.create("default", ADA)
         await trio.testing.wait_all_tasks_blocked()
         assert len(house.sessions) == 2
         mock_clock.jump(IDLE / 2)
@@ -179,8 +184,8 @@ async def test_a_session_in_use_never_expires(
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.sessions.expire)
-        id_ = await house.sessions.create("default")
-        with house.sessions.using(id_):
+        id_ = await house.sessions.create("default", ADA)
+        with house.sessions.using(id_, ADA):
             for _ in range(3):
                 await trio.testing.wait_all_tasks_blocked()
                 mock_clock.jump(IDLE)
@@ -194,12 +199,22 @@ async def test_a_session_in_use_never_expires(
 async def test_use_begins_the_time_anew(house: House, mock_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.sessions.expire)
-        id_ = await house.sessions.create("default")
+        id_ = await house.sessions.create("default", ADA)
         for _ in range(4):
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(IDLE * 0.6)
             await trio.testing.wait_all_tasks_blocked()
-            with house.sessions.using(id_):
+            with house.sessions.using(id_, ADA):
                 pass
         nursery.cancel_scope.cancel()
     assert len(house.sessions) == 1
+
+
+async def test_a_session_is_its_makers_and_for_all_others_there_is_none(house: House) -> None:
+    id_ = await house.sessions.create("default", ADA)
+    with pytest.raises(UnknownSession), house.sessions.using(id_, BOB):
+        raise AssertionError
+    with pytest.raises(UnknownSession):
+        await house.sessions.end(id_, BOB)
+    with house.sessions.using(id_, ADA) as session:
+        await session.execute("rows 1")

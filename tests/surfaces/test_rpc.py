@@ -20,6 +20,7 @@ from notebook_rpc.errors import (
 )
 from notebook_rpc.model import Column, ResultColumn, Table
 from notebook_rpc.sansio.routing import Found, RoutingTable
+from notebook_rpc.sansio.tokens import ANYBODY, User
 from notebook_rpc.surfaces.rpc import Options, Rpc
 from notebook_rpc.web import Request, Response
 
@@ -96,27 +97,29 @@ class Others:
     def __init__(self) -> None:
         self.all: dict[str, Remembering] = {}
         self.users = 0
+        self.owner = ANYBODY
         self.on: list[str] = []
         self.fails: NotebookError | None = None
 
-    async def create(self, connection: str) -> str:
+    async def create(self, connection: str, user: User, /) -> str:
         if self.fails is not None:
             raise self.fails
         self.on.append(connection)
         id_ = str(len(self.all) + 1)
         self.all[id_] = Remembering()
+        self.owner = user
         return id_
 
     @contextmanager
-    def using(self, id_: str, /) -> Iterator[Remembering]:
-        if id_ not in self.all:
+    def using(self, id_: str, user: User, /) -> Iterator[Remembering]:
+        if id_ not in self.all or user != self.owner:
             raise UnknownSession
         self.users += 1
         yield self.all[id_]
         self.users -= 1
 
-    async def end(self, id_: str, /) -> None:
-        if id_ not in self.all:
+    async def end(self, id_: str, user: User, /) -> None:
+        if id_ not in self.all or user != self.owner:
             raise UnknownSession
         del self.all[id_]
 

@@ -1,0 +1,152 @@
+"""Where the server can be reached, as the settings have it: sockets, TLS, URLs; and whether that
+is safe."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import logging
+import os
+import socket
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from notebook_rpc.config import ConfigError
+from notebook_rpc.transport.listener import open_tcp, open_unix
+from notebook_rpc.transport.tls import CannotUse, context_of
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Sequence
+
+    from notebook_rpc.config import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class CannotBind(Exception):
+    """The address cannot be listened on."""
+
+
+class Refused(ConfigError):
+    """The settings are valid, but would put the database at risk."""
+
+
+class Binding(NamedTuple):
+    sockets: Sequence[socket.socket]
+    tls: ssl.SSLContext | None
+    urls: Sequence[str]
+
+
+def check_safety(settings: Settings, *, has_tokens: bool) -> None:
+    """Nothing but loopback without tokens and TLS, unless the user says that this is meant.
+
+    Raises:
+        Refused: the message says what is missing.
+    """
+    if settings.uds or settings.stdio or _is_loopback(settings.host):
+        return
+    missing = [
+        what
+        for what, there in (("--bearer-token-file", has_tokens), ("--tls-cert", _has_tls(settings)))
+        if not there
+    ]
+    if not missing:
+        return
+    if not settings.insecure:
+        raise Refused(
+            f"--host {settings.host!r} would let others in without {' and '.join(missing)}; give "
+            "these, listen on 127.0.0.1 behind a proxy, or say --insecure if it is meant"
+        )
+    logger.warning("listening on %s without %s", settings.host, " and ".join(missing))
+
+
+async def bind(settings: Settings) -> Binding:
+    """Listen where *settings* say.
+
+    Raises:
+        CannotBind: the message says which address, and why.
+        ConfigError: the certificate cannot be used.
+    """
+    tls = _tls(settings)
+    try:
+        if settings.uds:
+            return _bind_unix(Path(settings.uds), tls)
+        sockets = await open_tcp(settings.host, settings.port)
+    except OSError as exc:
+        raise CannotBind(exc.strerror or str(exc)) from exc
+    scheme = "http" if tls is None else "https"
+    return Binding(sockets, tls, [_url(scheme, sock) for sock in sockets])
+
+
+@contextmanager
+def removed_at_the_end(path: str) -> Iterator[None]:
+    """Unlink the Unix socket at *path*, if any, unless it is another server's by then."""
+    ours = os.stat(path).st_ino if path else None  # noqa: PTH116
+    try:
+        yield
+    finally:
+        try:
+            if path and os.stat(path).st_ino == ours:  # noqa: PTH116
+                os.unlink(path)  # noqa: PTH108
+        except FileNotFoundError:
+            logger.debug("%s has been removed already", path)
+
+
+def _bind_unix(path: Path, tls: ssl.SSLContext | None) -> Binding:
+    if os.name == "nt":
+        raise ConfigError("--uds needs a POSIX system")
+    if tls is not None:
+        raise ConfigError("--uds needs no TLS: nothing of it leaves this machine")
+    return Binding([open_unix(path)], None, [f"http+unix://{quote(str(path), safe='')}/"])
+
+
+def _has_tls(settings: Settings) -> bool:
+    return bool(settings.tls_generate or settings.tls_cert)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise ConfigError("--tls-cert and --tls-key need each other")
+    if settings.tls_cert and settings.tls_generate:
+        raise ConfigError("either --tls-cert or --tls-generate")
+    try:
+        if settings.tls_cert:
+            return context_of(Path(settings.tls_cert), Path(settings.tls_key))
+        return _generated(settings.host) if settings.tls_generate else None
+    except CannotUse as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+def _generated(host: str) -> ssl.SSLContext:
+    try:
+        from notebook_rpc import certificates  # noqa: PLC0415  # an extra that few need
+    except ImportError as exc:
+        raise ConfigError("--tls-generate needs: pip install 'notebook_rpc[tls]'") from exc
+    hosts = [host] if host not in ("", "0.0.0.0", "::") else [socket.gethostname()]  # noqa: S104
+    made = certificates.make(hosts, datetime.datetime.now(datetime.UTC))
+    # Python's ssl reads files only; this one is ours alone and gone in a moment.
+    with tempfile.TemporaryDirectory(prefix="notebook-rpc-") as folder:
+        certificate, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
+        certificate.write_bytes(made.certificate)
+        key.write_bytes(made.key)
+        context = context_of(certificate, key)
+    logger.info("made a certificate; its SHA-256 fingerprint is %s", made.fingerprint)
+    return context
+
+
+def _url(scheme: str, sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,110 @@
+"""What every request passes before any surface sees it: Host and Origin, the token, the routes.
+
+In this order, so that a stranger learns nothing, not even which paths there are. Bodies of
+refusals are empty, and are answered before a body is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
+from notebook_rpc.sansio.tokens import Tokens
+from notebook_rpc.web import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from notebook_rpc.sansio.auth import Access
+    from notebook_rpc.web import Handler, Headers, Request, Surface
+
+logger = logging.getLogger(__name__)
+
+CHALLENGE: Final = b'Bearer realm="notebook_rpc"'  # RFC 6750, 3
+VARIES: Final = (b"vary", b"origin")
+
+
+class Gate:
+    def __init__(
+        self,
+        surfaces: Iterable[Surface],
+        access: Access,
+        tokens: Tokens | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        # Pure, asked for every request, and nearly always the same question. The token is not
+        # part of it: whoever has shown one before has to show it again.
+        self._refusal = lru_cache(maxsize=256)(access.refusal)
+        self._tokens = tokens or Tokens([])
+        self._wall_clock = wall_clock
+        self._routes: RoutingTable[Handler] = RoutingTable(
+            (route.method, route.path, route.handler)
+            for surface in surfaces
+            for route in surface.routes()
+        )
+
+    def admit(self, request: Request) -> Handler | Response:
+        """Whoever answers *request*, or the answer."""
+        host, origin = request.header(b"host"), request.header(b"origin")
+        refusal = self._refusal(host, origin)
+        if refusal is not None:
+            logger.warning("refused %s %r: %s", request.method, request.path, refusal)
+            return Response(403)
+        found = self._find(request, origin)
+        if origin is None and request.method not in ("GET", "HEAD"):
+            return found  # nothing that a cache would keep, nor a browser ask for
+        headers = (VARIES,) if origin is None else _cors(origin)
+        if isinstance(found, Response):
+            found.headers = (*found.headers, *headers)
+            return found
+        return _with_headers(found, headers)
+
+    def _find(self, request: Request, origin: str | None) -> Handler | Response:
+        if request.method == "OPTIONS" and (allow := self._routes.allow(request.path)):
+            return Response(200, _allowed(allow, preflight=origin is not None))
+        if self._tokens:
+            given = request.header(b"authorization")
+            user = self._tokens.user(given, self._wall_clock())
+            if user is None:
+                wrong = b', error="invalid_token"' if given else b""
+                logger.warning("refused %s %r: no valid token", request.method, request.path)
+                return Response(401, ((b"www-authenticate", CHALLENGE + wrong),))
+            request.user = user
+        found = self._routes.find(request.method, request.path)
+        if found is None:
+            return Response(404)
+        if isinstance(found, NotAllowed):
+            return Response(405, ((b"allow", found.allow.encode()),))
+        request.parameters = found.parameters
+        return found.target
+
+
+def _allowed(allow: str, *, preflight: bool) -> Headers:
+    """Of the answer to OPTIONS, which browsers send before a request from another origin; they
+    send no token with it."""
+    headers = ((b"allow", allow.encode()),)
+    if not preflight:
+        return headers
+    return (
+        *headers,
+        (b"access-control-allow-methods", allow.encode()),
+        (b"access-control-allow-headers", b"authorization, content-type"),
+        (b"access-control-max-age", b"600"),
+    )
+
+
+def _cors(origin: str) -> Headers:
+    """Let a page of *origin*, which has been admitted, read the answer (Fetch, CORS protocol)."""
+    return ((b"access-control-allow-origin", origin.encode("latin-1")), VARIES)
+
+
+def _with_headers(handler: Handler, headers: Headers) -> Handler:
+    async def answer(request: Request) -> Response:
+        response = await handler(request)
+        response.headers = (*response.headers, *headers)
+        return response
+
+    return answer

@@ -1,0 +1,123 @@
+"""Who a request is from: bearer tokens (RFC 6750), each with a name and perhaps an end.
+
+Only their digests are kept, so that no stack trace, log or memory dump of ours has a token.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hmac
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TOKEN68 = r"[A-Za-z0-9._~+/-]+=*"  # RFC 7235, 2.1
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whoever sent a request."""
+
+    name: str
+
+
+ANYBODY: Final = User("anybody")
+"""Without tokens all are the same user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """``expires`` is in seconds since 1970, None for never."""
+
+    user: User
+    digest: bytes
+    expires: float | None = None
+
+    @classmethod
+    def of(cls, text: str, user: User, expires: float | None = None) -> Token:
+        """The token that is sent as *text*.
+
+        Raises:
+            ValueError: HTTP cannot carry it. The message does not repeat it.
+        """
+        if not re.fullmatch(_TOKEN68, text):
+            raise ValueError("a token consists of letters, digits and -._~+/, with = at its end")
+        return cls(user, sha256(text.encode()).digest(), expires)
+
+
+def parse(text: str) -> list[Token]:
+    """The tokens of a file: a line each, and behind the token what is said of it.
+
+    ``name=NAME``, which logs and sessions go by, and ``expires=2027-01-31T00:00:00Z``.
+    Lines that begin with # are comments.
+
+    Raises:
+        ValueError: a line is malformed. The message has its number, and nothing of it.
+    """
+    tokens = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            tokens.append(_token(words[0], words[1:], f"token {number}"))
+        except ValueError as exc:
+            raise ValueError(f"line {number}: {exc}") from None
+    names = [token.user.name for token in tokens]
+    if len(set(names)) < len(names):
+        raise ValueError("two tokens have the same name")
+    return tokens
+
+
+def _token(text: str, said: list[str], name: str) -> Token:
+    expires: float | None = None
+    for word in said:
+        key, _, value = word.partition("=")
+        if key == "name" and value:
+            name = value
+        elif key == "expires":
+            expires = _instant(value)
+        else:
+            raise ValueError("behind a token may be name=NAME and expires=TIME")
+    return Token.of(text, User(name), expires)
+
+
+def _instant(text: str) -> float:
+    try:
+        instant = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise ValueError("expires must be a time with an offset, as 2027-01-31T00:00:00Z")
+    return instant.timestamp()
+
+
+class Tokens:
+    """The tokens of a server. With none of them everybody may come in."""
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self._tokens = tuple(tokens)
+
+    def __bool__(self) -> bool:
+        return bool(self._tokens)
+
+    def user(self, authorization: str | None, now: float) -> User | None:
+        """Whom the value of an Authorization header belongs to; None if to nobody.
+
+        It takes the same time whichever token it is, or nearly is. *now* is in seconds since
+        1970.
+        """
+        if not self._tokens:
+            return ANYBODY
+        match = re.fullmatch(rf"(?i:bearer) +({_TOKEN68})", authorization or "")
+        digest = sha256(match[1].encode() if match else b"").digest()
+        found: User | None = None
+        for token in self._tokens:
+            same = hmac.compare_digest(token.digest, digest)
+            if same and (token.expires is None or now < token.expires):
+                found = token.user
+        return found if match else None

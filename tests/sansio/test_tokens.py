@@ -1,0 +1,77 @@
+"""Tokens: whose they are, when they end, and what is said of a bad one."""
+
+from __future__ import annotations
+
+import pytest
+
+from notebook_rpc.sansio.tokens import ANYBODY, Token, Tokens, User, parse
+
+FILE = """
+# who may use it
+s3cret-of-ada     name=ada
+s3cret-of-bob==   name=bob   expires=2027-01-31T00:00:00Z
+  s3cret-of-nobody
+"""
+IN_TIME, LATE = 1801353599.0, 1801353600.0  # around the end of bob's
+
+
+@pytest.mark.parametrize(
+    ("authorization", "user"),
+    [
+        ("Bearer s3cret-of-ada", User("ada")),
+        ("bearer  s3cret-of-ada", User("ada")),
+        ("BEARER s3cret-of-bob==", User("bob")),
+        ("Bearer s3cret-of-nobody", User("token 5")),
+        (None, None),
+        ("", None),
+        ("Bearer", None),
+        ("Bearer ", None),
+        ("Bearer s3cret-of-ad", None),
+        ("Bearer s3cret-of-adaa", None),
+        ("Bearer s3cret-of-ada, Bearer s3cret-of-ada", None),
+        ("Basic s3cret-of-ada", None),
+        ("Bearer s3cret-of-ada\n", None),
+        ("Bearer \u017f3cret-of-ada", None),
+        ("s3cret-of-ada", None),
+    ],
+)
+def test_whose_a_request_is(authorization: str | None, user: User | None) -> None:
+    assert Tokens(parse(FILE)).user(authorization, IN_TIME) == user
+
+
+def test_a_token_ends_at_its_time() -> None:
+    tokens = Tokens(parse(FILE))
+    assert tokens.user("Bearer s3cret-of-bob==", LATE) is None
+    assert tokens.user("Bearer s3cret-of-ada", LATE) == User("ada")
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer x", "nonsense"])
+def test_without_tokens_everybody_may_come_in(authorization: str | None) -> None:
+    tokens = Tokens([])
+    assert not tokens
+    assert tokens.user(authorization, 0) == ANYBODY
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ok\ns3cret name", "^line 2: behind a token"),
+        ("s3cret name=", "^line 1: behind a token"),
+        ("s3cret read-only", "^line 1: behind a token"),
+        ("s3cret expires=2027-01-31", "^line 1: expires must be a time with an offset"),
+        ("s3cret expires=2027-01-31T00:00:00", "with an offset"),
+        ("s3cret expires=soon", "with an offset"),
+        ("s3crét", "^line 1: a token consists of"),
+        ("s3cret=x", "^line 1: a token consists of"),
+        ("s3cret name=a\ns3cret2 name=a", "the same name"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_without_its_tokens(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(text)
+    assert "s3cr" not in str(caught.value)
+
+
+def test_the_token_itself_is_not_kept() -> None:
+    assert "s3cret" not in repr(Token.of("s3cret", User("ada")))
+    assert parse("") == []

@@ -1,0 +1,163 @@
+"""Where a server listens, and what it refuses to."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from notebook_rpc.binding import CannotBind, Refused, bind, check_safety, removed_at_the_end
+from notebook_rpc.config import ConfigError, Settings
+
+LOOPBACK = ["127.0.0.1", "::1", "localhost", "LOCALHOST", "127.3.2.1"]
+OTHERS = ["0.0.0.0", "::", "", "192.0.2.1", "db.example"]
+
+
+@pytest.fixture
+def issued(tmp_path: Path) -> Settings:
+    """Settings with a certificate."""
+    leaf = trustme.CA().issue_cert("db.example")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+    return Settings(port=0, tls_cert=str(certificate), tls_key=str(key))
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_loopback_needs_no_protection(host: str) -> None:
+    check_safety(Settings(host=host), has_tokens=False)
+
+
+@pytest.mark.parametrize("host", OTHERS)
+def test_any_other_address_needs_tokens_and_tls(host: str, issued: Settings) -> None:
+    bare, covered = replace(Settings(), host=host), replace(issued, host=host)
+    with pytest.raises(Refused, match=r"without --bearer-token-file and --tls-cert; .*--insecure"):
+        check_safety(bare, has_tokens=False)
+    with pytest.raises(Refused, match="without --tls-cert; "):
+        check_safety(bare, has_tokens=True)
+    with pytest.raises(Refused, match="without --bearer-token-file; "):
+        check_safety(covered, has_tokens=False)
+    check_safety(covered, has_tokens=True)
+    check_safety(replace(bare, tls_generate=True), has_tokens=True)
+
+
+def test_what_is_insecure_is_done_when_meant_and_said_aloud(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check_safety(Settings(host="0.0.0.0", insecure=True), has_tokens=True)
+    assert "listening on 0.0.0.0 without --tls-cert" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{"uds": "/run/x"}, {"stdio": True}])
+def test_who_does_not_listen_on_an_address_needs_no_protection(settings: dict[str, object]) -> None:
+    check_safety(replace(Settings(host="0.0.0.0"), **settings), has_tokens=False)  # type: ignore[arg-type]
+
+
+async def test_the_url_says_where(issued: Settings) -> None:
+    plain, tls = await bind(Settings(port=0)), await bind(issued)
+    assert plain.tls is None
+    for binding, scheme in ((plain, "http"), (tls, "https")):
+        port = binding.sockets[0].getsockname()[1]
+        assert binding.urls == [f"{scheme}://127.0.0.1:{port}/"]
+        binding.sockets[0].close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tls_key": ""}, "need each other"),
+        ({"tls_cert": ""}, "need each other"),
+        ({"tls_generate": True}, "either --tls-cert or --tls-generate"),
+        ({"tls_key": "/nonexistent/key.pem"}, "cannot read /nonexistent/key.pem"),
+        ({"uds": "/nonexistent/socket"}, "--uds needs no TLS"),
+    ],
+)
+async def test_what_does_not_fit_together_is_refused(
+    issued: Settings, changed: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        await bind(replace(issued, **changed))  # type: ignore[arg-type]
+
+
+async def test_a_certificate_is_made_for_the_address_and_for_loopback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    binding = await bind(Settings(host="localhost", port=0, tls_generate=True))
+    assert isinstance(binding.tls, ssl.SSLContext)
+    assert "SHA-256 fingerprint is " in caplog.text
+    for sock in binding.sockets:
+        sock.close()
+
+
+# Unix sockets
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def at(path: Path) -> socket.socket:
+    binding = await bind(Settings(uds=str(path)))
+    return binding.sockets[0]
+
+
+async def test_a_unix_socket_is_its_users_alone_and_gone_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a b.sock"
+    binding = await bind(Settings(uds=str(path)))
+    assert binding.urls == [f"http+unix://{str(tmp_path).replace('/', '%2F')}%2Fa%20b.sock/"]
+    with removed_at_the_end(str(path)), binding.sockets[0]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert names_in(tmp_path) == ["a b.sock"]
+    assert names_in(tmp_path) == []
+
+
+async def test_what_a_dead_server_has_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    (await at(path)).close()
+    assert path.exists()
+    with await at(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+async def test_what_a_live_server_listens_on_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with await at(path):
+        before = path.stat().st_ino
+        with pytest.raises(CannotBind, match=r"socket: somebody does already"):
+            await at(path)
+        assert path.stat().st_ino == before
+        assert names_in(tmp_path) == ["socket"]
+
+
+async def test_a_file_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(CannotBind, match="exists and is no socket"):
+        await at(path)
+    assert path.read_text() == "data"
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/socket", "/tmp/" + "x" * 200])  # noqa: S108
+async def test_a_path_that_cannot_be_is_an_error_that_has_it(path: str) -> None:
+    with pytest.raises(CannotBind, match=f"cannot listen on {path}: "):
+        await at(Path(path))
+
+
+async def test_the_socket_of_the_next_server_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    first = await at(path)
+    with removed_at_the_end(str(path)):
+        first.close()
+        second = await at(path)
+    assert path.exists()
+    second.close()
+    path.unlink()
+    second = await at(path)
+    with removed_at_the_end(str(path)), second:
+        path.unlink()  # by somebody else

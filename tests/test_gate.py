@@ -1,0 +1,196 @@
+"""The gate that every request passes: who may come in, and which way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from notebook_rpc.gate import Gate
+from notebook_rpc.sansio.auth import Access
+from notebook_rpc.sansio.routing import RouteConflict
+from notebook_rpc.sansio.tokens import Tokens, parse
+from notebook_rpc.web import Request, Response, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from notebook_rpc.web import Headers
+
+ACCESS = Access(frozenset({"db.example"}), frozenset({"https://ui.example"}))
+
+
+TOKENS = Tokens(parse("s3cret name=ada"))
+
+
+class Echo:
+    """A surface with a POST route and a GET route; it says who has asked."""
+
+    def routes(self) -> Iterable[Route]:
+        yield Route("POST", "/", self.answer)
+        yield Route("GET", "/health", self.answer)
+
+    async def answer(self, request: Request) -> Response:
+        return Response(200, ((b"content-type", b"text/plain"),), request.user.name.encode())
+
+
+async def ask(
+    method: str, path: str, *headers: tuple[bytes, bytes], tokens: Tokens | None = None
+) -> Response:
+    request = Request(method, path, "", ((b"host", b"localhost:1995"), *headers))
+    admitted = Gate([Echo()], ACCESS, tokens, wall_clock=lambda: 0.0).admit(request)
+    return admitted if isinstance(admitted, Response) else await admitted(request)
+
+
+def header(headers: Headers, name: bytes) -> bytes | None:
+    return dict(headers).get(name)
+
+
+async def test_a_request_that_is_ours_reaches_its_route() -> None:
+    assert (await ask("POST", "/")).status == 200
+    assert (await ask("GET", "/health")).status == 200
+    assert (await ask("HEAD", "/health")).status == 200
+
+
+async def test_unknown_paths_and_methods_are_refused_with_empty_bodies() -> None:
+    missing = await ask("GET", "/nothing")
+    assert (missing.status, missing.body) == (404, b"")
+    wrong = await ask("DELETE", "/")
+    assert (wrong.status, wrong.body) == (405, b"")
+    assert header(wrong.headers, b"allow") == b"OPTIONS, POST"
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/nothing"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"host", b"evil.example")],
+        [(b"host", b"localhost"), (b"origin", b"https://evil.example")],
+        [(b"host", b"localhost"), (b"origin", b"null")],
+    ],
+)
+def test_foreign_hosts_and_origins_reach_nothing(
+    method: str, path: str, headers: list[tuple[bytes, bytes]], caplog: pytest.LogCaptureFixture
+) -> None:
+    admitted = Gate([Echo()], ACCESS).admit(Request(method, path, "", tuple(headers)))
+    assert isinstance(admitted, Response)
+    assert (admitted.status, admitted.body) == (403, b"")
+    assert "if it should be" in caplog.text
+
+
+async def test_options_tells_what_is_allowed_without_asking_the_surface() -> None:
+    response = await ask("OPTIONS", "/health")
+    assert (response.status, response.body) == (200, b"")
+    assert header(response.headers, b"allow") == b"GET, HEAD, OPTIONS"
+    assert header(response.headers, b"access-control-allow-origin") is None
+
+
+async def test_a_preflight_from_an_allowed_origin_is_granted() -> None:
+    response = await ask(
+        *("OPTIONS", "/"),
+        *[(b"origin", b"https://ui.example"), (b"access-control-request-method", b"POST")],
+    )
+    assert dict(response.headers) == {
+        b"allow": b"OPTIONS, POST",
+        b"access-control-allow-origin": b"https://ui.example",
+        b"access-control-allow-methods": b"OPTIONS, POST",
+        b"access-control-allow-headers": b"authorization, content-type",
+        b"access-control-max-age": b"600",
+        b"vary": b"origin",
+    }
+
+
+async def test_an_allowed_origin_may_read_the_answer_and_no_other() -> None:
+    response = await ask("POST", "/", (b"origin", b"http://localhost:3000"))
+    assert header(response.headers, b"access-control-allow-origin") == b"http://localhost:3000"
+    assert header(response.headers, b"vary") == b"origin"
+    assert header(response.headers, b"content-type") == b"text/plain"
+    assert header((await ask("POST", "/")).headers, b"access-control-allow-origin") is None
+
+
+def test_of_what_was_asked_before_only_so_much_is_remembered() -> None:
+    class Counting(Access):
+        def refusal(self, host: str | None, origin: str | None) -> str | None:
+            asked.append(host)
+            return super().refusal(host, origin)
+
+    asked: list[str | None] = []
+    gate = Gate([Echo()], Counting())
+    first = [b"a.localhost"] * 3
+    attack = [b"%d.localhost" % number for number in range(1000)]
+    for host in (*first, *attack, *first):
+        gate.admit(Request("POST", "/", "", ((b"host", host),)))
+    assert asked.count("a.localhost") == 2  # once, and again when it had been forgotten
+    assert len(asked) == 1002
+
+
+def test_two_surfaces_that_want_the_same_route_are_refused() -> None:
+    with pytest.raises(RouteConflict, match="two routes answer POST /"):
+        Gate([Echo(), Echo()], ACCESS)
+
+
+async def test_two_servers_in_one_process_do_not_notice_each_other() -> None:
+    first, second = Gate([Echo()], ACCESS), Gate([Echo()], Access())
+    request = Request("POST", "/", "", ((b"host", b"db.example"),))
+    assert not isinstance(first.admit(request), Response)
+    assert isinstance(second.admit(request), Response)
+
+
+# Tokens
+
+ADA = (b"authorization", b"Bearer s3cret")
+
+
+async def test_with_a_token_a_request_comes_in_and_is_its_owners() -> None:
+    response = await ask("POST", "/", ADA, tokens=TOKENS)
+    assert (response.status, response.body) == (200, b"ada")
+    assert (await ask("POST", "/", ADA)).body == b"anybody"  # who has no tokens asks for none
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/nothing"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
+@pytest.mark.parametrize(
+    ("given", "challenge"),
+    [
+        (None, b'Bearer realm="notebook_rpc"'),
+        (b"Bearer wrong", b'Bearer realm="notebook_rpc", error="invalid_token"'),
+        (b"s3cret", b'Bearer realm="notebook_rpc", error="invalid_token"'),
+    ],
+)
+async def test_without_a_token_nothing_is_to_be_learned(
+    method: str,
+    path: str,
+    given: bytes | None,
+    challenge: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    headers = [] if given is None else [(b"authorization", given)]
+    response = await ask(method, path, *headers, tokens=TOKENS)
+    assert (response.status, response.body) == (401, b"")
+    assert header(response.headers, b"www-authenticate") == challenge
+    assert "no valid token" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_preflight_needs_no_token_and_a_refusal_can_be_read() -> None:
+    page = (b"origin", b"https://ui.example")
+    preflight = await ask("OPTIONS", "/", page, tokens=TOKENS)
+    assert preflight.status == 200
+    assert b"authorization" in (header(preflight.headers, b"access-control-allow-headers") or b"")
+    refused = await ask("POST", "/", page, tokens=TOKENS)
+    assert refused.status == 401
+    assert header(refused.headers, b"access-control-allow-origin") == b"https://ui.example"
+
+
+async def test_a_foreign_host_is_refused_whatever_its_token() -> None:
+    request = Request("POST", "/", "", ((b"host", b"evil.example"), ADA))
+    admitted = Gate([Echo()], ACCESS, TOKENS).admit(request)
+    assert isinstance(admitted, Response)
+    assert admitted.status == 403
+
+
+async def test_a_cache_is_told_that_the_answer_varies() -> None:
+    for method in ("GET", "HEAD"):
+        assert header((await ask(method, "/health")).headers, b"vary") == b"origin"
+    assert header((await ask("GET", "/nothing")).headers, b"vary") == b"origin"
