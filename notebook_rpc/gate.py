@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from notebook_rpc.sansio.auth import Access
-    from notebook_rpc.web import Handler, Headers, Request, Surface
+    from notebook_rpc.web import Handler, Headers, Request, Route, Surface
 
 logger = logging.getLogger(__name__)
 
 CHALLENGE: Final = b'Bearer realm="notebook_rpc"'  # RFC 6750, 3
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 VARIES: Final = (b"vary", b"origin")
 
 
@@ -34,16 +35,19 @@ class Gate:
         access: Access,
         tokens: Tokens | None = None,
         wall_clock: Callable[[], float] = time.time,
+        observe: Callable[[str, str, int], None] = lambda *_: None,
     ) -> None:
+        """*observe* hears of each request its method, route and status; the route is a path as
+        a surface has it, or "" where none was taken."""
         # Pure, asked for every request, and nearly always the same question. The token is not
         # part of it: whoever has shown one before has to show it again.
         self._refusal = lru_cache(maxsize=256)(access.refusal)
         self._tokens = tokens or Tokens([])
         self._wall_clock = wall_clock
-        self._routes: RoutingTable[Handler] = RoutingTable(
-            (route.method, route.path, route.handler)
-            for surface in surfaces
-            for route in surface.routes()
+        self._observe = observe
+        self.routes: list[Route] = [route for surface in surfaces for route in surface.routes()]
+        self._table: RoutingTable[Handler] = RoutingTable(
+            (route.method, route.path, self._observed(route)) for route in self.routes
         )
 
     def admit(self, request: Request) -> Handler | Response:
@@ -52,8 +56,11 @@ class Gate:
         refusal = self._refusal(host, origin)
         if refusal is not None:
             logger.warning("refused %s %r: %s", request.method, request.path, refusal)
+            self._observe(_known(request.method), "", 403)
             return Response(403)
         found = self._find(request, origin)
+        if isinstance(found, Response):
+            self._observe(_known(request.method), "", found.status)
         if origin is None and request.method not in ("GET", "HEAD"):
             return found  # nothing that a cache would keep, nor a browser ask for
         headers = (VARIES,) if origin is None else _cors(origin)
@@ -63,7 +70,7 @@ class Gate:
         return _with_headers(found, headers)
 
     def _find(self, request: Request, origin: str | None) -> Handler | Response:
-        if request.method == "OPTIONS" and (allow := self._routes.allow(request.path)):
+        if request.method == "OPTIONS" and (allow := self._table.allow(request.path)):
             return Response(200, _allowed(allow, preflight=origin is not None))
         if self._tokens:
             given = request.header(b"authorization")
@@ -73,13 +80,30 @@ class Gate:
                 logger.warning("refused %s %r: no valid token", request.method, request.path)
                 return Response(401, ((b"www-authenticate", CHALLENGE + wrong),))
             request.user = user
-        found = self._routes.find(request.method, request.path)
+        found = self._table.find(request.method, request.path)
         if found is None:
             return Response(404)
         if isinstance(found, NotAllowed):
             return Response(405, ((b"allow", found.allow.encode()),))
         request.parameters = found.parameters
         return found.target
+
+    def _observed(self, route: Route) -> Handler:
+        async def answer(request: Request) -> Response:
+            status = 500
+            try:
+                response = await route.handler(request)
+                status = response.status
+            finally:
+                self._observe(route.method, route.path, status)
+            return response
+
+        return answer
+
+
+def _known(method: str) -> str:
+    """A client can make any word up; not one of them shall be kept for ever."""
+    return method if method in METHODS else "other"
 
 
 def _allowed(allow: str, *, preflight: bool) -> Headers:

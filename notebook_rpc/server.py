@@ -18,6 +18,7 @@ from notebook_rpc import __version__, config, plugins
 from notebook_rpc.binding import bind, check_safety, removed_at_the_end
 from notebook_rpc.errors import InvalidParams
 from notebook_rpc.gate import Gate
+from notebook_rpc.meters import Meters
 from notebook_rpc.sansio import urls
 from notebook_rpc.sansio.auth import Access
 from notebook_rpc.sansio.tokens import Token, Tokens, User
@@ -174,9 +175,12 @@ async def _serve_databases(
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
+    meters = Meters()
+
     def make(connection: str) -> Session:
-        limit = settings.query_timeout or math.inf
-        return Session(partial(connections.connect, connection), workers, settings.max_page, limit)
+        connect = partial(connections.connect, connection)
+        seconds = settings.query_timeout or math.inf
+        return Session(connect, workers, settings.max_page, seconds, meters)
 
     default = make(DEFAULT)
     await default.open()
@@ -187,14 +191,17 @@ async def _serve_databases(
         idle_seconds=settings.session_timeout,
     )
     try:
-        options = Options(settings.max_batch, settings.stack_traces)
+        options = Options(settings.max_batch, settings.stack_traces, meters.error)
         if settings.stdio:
             await _serve_stdio(settings, default, options, stop)
             return
         rpc = Rpc(default, sessions, partial(stop.drain, "quit"), options)
-        ops = Ops(
-            __version__, lambda: Status(stop.draining.is_set(), len(sessions), workers.load())
-        )
+
+        def status() -> Status:
+            return Status(stop.draining.is_set(), len(sessions), workers.load())
+
+        _measure(meters, status)
+        ops = Ops(__version__, status, meters.exposition)
         access = Access(
             frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
             frozenset(settings.cors_origin),
@@ -204,11 +211,20 @@ async def _serve_databases(
             default.stop()
             sessions.stop()
 
-        gate = Gate([rpc, ops], access, tokens)
+        gate = Gate([rpc, ops], access, tokens, observe=meters.request)
         await _listen(settings, gate, sessions.expire, interrupt, listening, stop)
     finally:
         await sessions.close()
         await default.close()
+
+
+def _measure(meters: Meters, status: Callable[[], Status]) -> None:
+    meters.gauge("sessions", "Sessions besides the default one.", lambda: status().sessions)
+    meters.gauge(
+        "calls_running", "Calls that a thread is at work on.", lambda: status().load.running
+    )
+    meters.gauge("calls_waiting", "Calls that wait for a thread.", lambda: status().load.waiting)
+    meters.gauge("threads", "Threads that there are.", lambda: status().load.threads)
 
 
 async def _serve_stdio(settings: Settings, default: Session, options: Options, stop: Stop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -194,3 +195,38 @@ async def test_a_cache_is_told_that_the_answer_varies() -> None:
     for method in ("GET", "HEAD"):
         assert header((await ask(method, "/health")).headers, b"vary") == b"origin"
     assert header((await ask("GET", "/nothing")).headers, b"vary") == b"origin"
+
+
+# Figures
+
+
+async def test_what_was_answered_is_observed_by_its_route() -> None:
+    class Failing(Echo):
+        async def answer(self, request: Request) -> Response:
+            if request.query == "fail":
+                raise ConnectionError
+            return await super().answer(request)
+
+    seen: list[tuple[str, str, int]] = []
+    gate = Gate([Failing()], ACCESS, TOKENS, observe=lambda *about: seen.append(about))
+    ours = (b"host", b"localhost")
+    for method, path, query, headers in (
+        ("POST", "/", "", (ours, ADA)),
+        ("HEAD", "/health", "", (ours, ADA)),
+        ("GET", "/no/such", "", (ours, ADA)),
+        ("POST", "/", "", (ours,)),
+        ("BREW", "/", "", ((b"host", b"evil.example"),)),
+        ("POST", "/", "fail", (ours, ADA)),
+    ):
+        admitted = gate.admit(Request(method, path, query, headers))
+        if not isinstance(admitted, Response):
+            with suppress(ConnectionError):
+                await admitted(Request(method, path, query, headers))
+    assert seen == [
+        ("POST", "/", 200),
+        ("GET", "/health", 200),
+        ("GET", "", 404),
+        ("POST", "", 401),
+        ("other", "", 403),
+        ("POST", "/", 500),
+    ]

@@ -49,12 +49,15 @@ class Lane:
         connect: Callable[[], Awaitable[Connection]],
         workers: Workers,
         lose: Callable[[], None],
+        observe: Callable[[str, float], None] = lambda *_: None,
     ) -> None:
         """*lose* is called on a worker when an open result of the connection is no more: its
-        statement was undone, or the connection is gone."""
+        statement was undone, or the connection is gone. *observe* hears the name of each call
+        that has ended, and how many seconds it took."""
         self._connect = connect
         self._workers = workers
         self._lose = lose
+        self._observe = observe
         self._connection: Connection | None = None
         self._turn = trio.Lock()  # fair: first come, first served
         self.running: Running | None = None
@@ -102,6 +105,7 @@ class Lane:
                 yield
             finally:
                 self.running = None
+                self._observe(name, trio.current_time() - now)
         if scope.cancelled_caught:
             if not running.cancelled:
                 raise QueryTimeout(f"{name} took longer than {seconds:g} seconds")

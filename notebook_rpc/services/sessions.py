@@ -11,7 +11,7 @@ import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
@@ -53,6 +53,23 @@ class Progress:
     transaction: str
 
 
+class Meter(Protocol):
+    """Hears of calls that have ended, with the seconds they took, and of pages handed out."""
+
+    def call(self, name: str, seconds: float, /) -> None: ...
+    def page(self, rows: int, size: int, /) -> None: ...
+
+
+class Unread:
+    """For whoever needs no figures."""
+
+    def call(self, name: str, seconds: float, /) -> None:
+        """It is not kept."""
+
+    def page(self, rows: int, size: int, /) -> None:
+        """It is not kept."""
+
+
 class Session:
     """One client's database session. Every method may raise ``NotebookError``."""
 
@@ -62,12 +79,14 @@ class Session:
         workers: Workers,
         max_page_bytes: int,
         max_seconds: float = math.inf,
+        meter: Meter | None = None,
     ) -> None:
         """*max_seconds* is how long a call may ask the database before it is interrupted."""
+        self._meter = meter or Unread()
         self._limit = self._seconds = max_seconds
         self._max_page_bytes = max_page_bytes
         self._machine = machine.Session()
-        self._lane = Lane(connect, workers, self._lose)
+        self._lane = Lane(connect, workers, self._lose, self._meter.call)
         self._pages: Pages | None = None
 
     async def open(self) -> None:
@@ -122,9 +141,11 @@ class Session:
         """The next rows, at most *limit* of them, which must be positive."""
         async with self._calling(Call.PAGE):
             result = self._result()
+            before = result.rows_read
             page = result.ready(limit)
             if page is None:
                 page = await self._read(Call.PAGE, lambda _: result.page(limit))
+            self._meter.page(result.rows_read - before, sum(map(len, page)))
             return page
 
     async def finish(self) -> None:

@@ -32,11 +32,13 @@ LAST_RETRY: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Calls that run now, calls that wait for a thread, and how many may run."""
+    """Calls that run now, calls that wait for a thread, how many may run, and how many threads
+    there are, idle ones included."""
 
     running: int
     waiting: int
     limit: int
+    threads: int
 
 
 class Workers:
@@ -55,7 +57,8 @@ class Workers:
 
     def load(self) -> Load:
         waiting = self._slots.statistics().tasks_waiting
-        return Load(self._limit - self._slots.value, waiting, self._limit)
+        running = self._limit - self._slots.value
+        return Load(running, waiting, self._limit, running + len(self._idle))
 
     async def run(self, work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
         """Call *work* in a worker thread and return what it returns.

@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from notebook_rpc.sansio import jsonrpc
+from notebook_rpc.sansio import jsonrpc, metrics
 from notebook_rpc.web import Response, Route
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Load(Protocol):
     def waiting(self) -> int: ...
     @property
     def limit(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,19 @@ class Status:
 
 
 class Ops:
-    def __init__(self, version: str, status: Callable[[], Status]) -> None:
+    def __init__(
+        self, version: str, status: Callable[[], Status], metrics: Callable[[], bytes]
+    ) -> None:
+        """*metrics* are in Prometheus' text format."""
         self._version = version
         self._status = status
+        self._metrics = metrics
 
     def routes(self) -> Iterable[Route]:
         yield Route("GET", "/healthz", self.healthz)
         yield Route("GET", "/readyz", self.readyz)
         yield Route("GET", "/version", self.version)
+        yield Route("GET", "/metrics", self.metrics)
 
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""
@@ -72,3 +79,7 @@ class Ops:
             "python": platform.python_version(),
         }
         return Response(200, JSON, jsonrpc.encode(body))
+
+    async def metrics(self, _: Request) -> Response:
+        content_type = metrics.CONTENT_TYPE.encode()
+        return Response(200, ((b"content-type", content_type),), self._metrics())

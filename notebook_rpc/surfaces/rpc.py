@@ -100,10 +100,12 @@ class Sessions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``max_batch`` is the most calls of one batch; ``stack_traces``: errors have them."""
+    """``max_batch`` is the most calls of one batch; ``stack_traces``: errors have them;
+    ``on_error`` hears the slug of each error that a client is told."""
 
     max_batch: int
     stack_traces: bool = False
+    on_error: Callable[[str], None] = lambda _: None
 
 
 class Dialogue:
@@ -171,6 +173,7 @@ class Dialogue:
         return result
 
     def _error(self, id_: bytes, exc: NotebookError) -> bytes:
+        self._options.on_error(exc.slug)
         trace = self._options.stack_traces
         return jsonrpc.error(id_, exc, "".join(traceback.format_exception(exc)) if trace else "")
 

@@ -581,3 +581,29 @@ async def test_progress_is_about_the_open_result_only(room: Room) -> None:
     assert room.session.progress().rows == 120
     await room.session.finish()
     assert room.session.progress().rows == 0
+
+
+async def test_figures_are_kept_of_calls_and_pages(room: Room) -> None:
+    class Meter:
+        calls: list[str] = []  # noqa: RUF012  # one test's own
+        pages: list[tuple[int, int]] = []  # noqa: RUF012
+
+        def call(self, name: str, seconds: float) -> None:
+            assert 0 <= seconds < 60
+            self.calls.append(name)
+
+        def page(self, rows: int, size: int) -> None:
+            self.pages.append((rows, size))
+
+    meter = Meter()
+    session = Session(given(room.connection), room.workers, CAP, meter=meter)
+    await session.execute("rows 150")
+    for _ in range(3):
+        await session.page(120)
+    await session.finish()
+    with pytest.raises(QueryError):
+        await session.execute("error no")
+    assert meter.calls == ["execute", "page", "page", "finish", "execute"]
+    (first, size), (second, _), (none, brackets) = meter.pages
+    assert (first, second, none, brackets) == (120, 30, 0, 2)
+    assert size == len(json.dumps([{"n": str(n + 1)} for n in range(120)], separators=(",", ":")))

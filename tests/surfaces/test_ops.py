@@ -12,12 +12,15 @@ from notebook_rpc.web import Request, Response
 
 
 async def asked(status: Status, path: str, query: str = "") -> Response:
-    handlers = {route.path: route.handler for route in Ops("1.2.3", lambda: status).routes()}
+    handlers = {
+        route.path: route.handler
+        for route in Ops("1.2.3", lambda: status, lambda: b"x_total 1\n").routes()
+    }
     return await handlers[path](Request("GET", path, query, ()))
 
 
-BUSY = Status(draining=False, sessions=2, load=Load(running=4, waiting=3, limit=4))
-DRAINING = Status(draining=True, sessions=0, load=Load(0, 0, 4))
+BUSY = Status(draining=False, sessions=2, load=Load(running=4, waiting=3, limit=4, threads=4))
+DRAINING = Status(draining=True, sessions=0, load=Load(0, 0, 4, 2))
 
 
 @pytest.mark.parametrize("status", [BUSY, DRAINING])
@@ -47,3 +50,9 @@ async def test_the_version_is_the_one_it_was_given() -> None:
     assert isinstance(response.body, bytes)
     body = json.loads(response.body)
     assert (body["name"], body["version"]) == ("notebook_rpc", "1.2.3")
+
+
+async def test_metrics_are_in_prometheus_format() -> None:
+    response = await asked(BUSY, "/metrics")
+    assert dict(response.headers)[b"content-type"].startswith(b"text/plain; version=0.0.4")
+    assert response.body == b"x_total 1\n"
