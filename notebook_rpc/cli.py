@@ -77,7 +77,7 @@ def _hide_tokens(tokens: Sequence[str]) -> None:
 
 
 def _serve(settings: config.Settings) -> int:
-    with logs.to_stderr(settings.log_level, settings.log_format):
+    with logs.to_stderr(settings.log_level, settings.log_format, access=settings.access_log):
         sys.setswitchinterval(SWITCH_INTERVAL)
         _raise_file_limit()
         trio.run(partial(_serve_until_signalled, settings))

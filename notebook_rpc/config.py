@@ -173,6 +173,7 @@ class Settings:
         "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "least level to log"
     )
     log_format: str = _setting("text", _one_of("text", "json"), "FORMAT", "text or json (lines)")
+    access_log: bool = _setting(False, _boolean, "", "log a line for each request")
     grace: float = _setting(30.0, _seconds, "SECONDS", "time for running calls when stopping")
     max_threads: int = _setting(64, _positive, "N", "database calls that may run at a time")
     max_sessions: int = _setting(100, _positive, "N", "sessions besides the default one")

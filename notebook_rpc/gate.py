@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Final
 
 from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
 from notebook_rpc.sansio.tokens import Tokens
+from notebook_rpc.sansio.tracing import REQUEST, trace_id
 from notebook_rpc.web import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from notebook_rpc.sansio.auth import Access
     from notebook_rpc.web import Handler, Headers, Request, Route, Surface
 
 logger = logging.getLogger(__name__)
+access = logging.getLogger("notebook_rpc.access")
 
 CHALLENGE: Final = b'Bearer realm="notebook_rpc"'  # RFC 6750, 3
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SHOWN: Final = 6  # characters
 VARIES: Final = (b"vary", b"origin")
 
 
@@ -45,6 +48,7 @@ class Gate:
         self._tokens = tokens or Tokens([])
         self._wall_clock = wall_clock
         self._observe = observe
+        self._numbered = 0
         self.routes: list[Route] = [route for surface in surfaces for route in surface.routes()]
         self._table: RoutingTable[Handler] = RoutingTable(
             (route.method, route.path, self._observed(route)) for route in self.routes
@@ -52,6 +56,8 @@ class Gate:
 
     def admit(self, request: Request) -> Handler | Response:
         """Whoever answers *request*, or the answer."""
+        self._numbered += 1
+        REQUEST.set(trace_id(request.header(b"traceparent")) or f"r{self._numbered}")
         host, origin = request.header(b"host"), request.header(b"origin")
         refusal = self._refusal(host, origin)
         if refusal is not None:
@@ -90,15 +96,28 @@ class Gate:
 
     def _observed(self, route: Route) -> Handler:
         async def answer(request: Request) -> Response:
-            status = 500
+            status, began = 500, time.perf_counter()
             try:
                 response = await route.handler(request)
                 status = response.status
             finally:
                 self._observe(route.method, route.path, status)
+                if access.isEnabledFor(logging.INFO):
+                    milliseconds = (time.perf_counter() - began) * 1000
+                    path = _shown(route.path, request.parameters)
+                    about = (request.user.name, request.method, path, status, milliseconds)
+                    access.info("%s: %s %s %d, %.1f ms", *about)
             return response
 
         return answer
+
+
+def _shown(path: str, parameters: Mapping[str, str]) -> str:
+    """A path for the log. What stands in it may be a session's id: enough of it to follow the
+    session, too little to use it."""
+    for name, value in parameters.items():
+        path = path.replace(f"{{{name}}}", f"{value[:SHOWN]}...")
+    return path
 
 
 def _known(method: str) -> str:

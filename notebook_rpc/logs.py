@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from notebook_rpc.sansio.jsonrpc import encode
+from notebook_rpc.sansio.tracing import REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
+TEXT: Final = "%(asctime)s %(levelname)-7s%(request)s %(message)s"
 WAITING_LINES: Final = 1000
 LAST_WORDS: Final = 1.0  # seconds
 
@@ -31,9 +32,19 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _encodable(record.getMessage()),
         }
+        if request := REQUEST.get():
+            line["request"] = request
         if record.exc_info:
             line["stack"] = _encodable(self.formatException(record.exc_info))
         return encode(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people, and the stack below it if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.request = f" [{request}]" if (request := REQUEST.get()) else ""
+        return super().format(record)
 
 
 def _encodable(text: str) -> str:
@@ -88,18 +99,21 @@ class Patient(logging.Handler):
 
 
 @contextmanager
-def to_stderr(level: str, form: str) -> Iterator[None]:
-    """Send the package's log to standard error during the block. For the command line only: a
+def to_stderr(level: str, form: str, *, access: bool = False) -> Iterator[None]:
+    """Send the package's log to standard error during the block; with *access* also a line for
+    each request. For the command line only: a
     program that embeds the server configures logging itself."""
     handler = Patient(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(TEXT))
     logger = logging.getLogger("notebook_rpc")
-    before = logger.handlers[:], logger.level, logger.propagate
+    accesses = logging.getLogger("notebook_rpc.access")
+    before = logger.handlers[:], logger.level, logger.propagate, accesses.level
     logger.addHandler(handler)
     logger.setLevel(level.upper())
     logger.propagate = False
+    accesses.setLevel(logging.INFO if access else logging.WARNING)
     try:
         yield
     finally:
-        logger.handlers[:], logger.level, logger.propagate = before
+        logger.handlers[:], logger.level, logger.propagate, accesses.level = before
         handler.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from notebook_rpc.gate import Gate
 from notebook_rpc.sansio.auth import Access
 from notebook_rpc.sansio.routing import RouteConflict
 from notebook_rpc.sansio.tokens import Tokens, parse
+from notebook_rpc.sansio.tracing import REQUEST
 from notebook_rpc.web import Request, Response, Route
 
 if TYPE_CHECKING:
@@ -230,3 +232,32 @@ async def test_what_was_answered_is_observed_by_its_route() -> None:
         ("other", "", 403),
         ("POST", "/", 500),
     ]
+
+
+# The log
+
+
+async def test_a_request_is_logged_without_the_whole_of_its_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Rooms(Echo):
+        def routes(self) -> Iterable[Route]:
+            yield Route("POST", "/sessions/{id}", self.answer)
+
+    caplog.set_level("INFO", "notebook_rpc.access")
+    request = Request("POST", "/sessions/0123456789abcdef", "", ((b"host", b"localhost"), ADA))
+    admitted = Gate([Rooms()], ACCESS, TOKENS).admit(request)
+    assert not isinstance(admitted, Response)
+    await admitted(request)
+    (line,) = caplog.messages
+    assert re.fullmatch(r"ada: POST /sessions/012345\.\.\. 200, \d+\.\d ms", line)
+
+
+def test_a_request_goes_by_its_trace_or_by_a_number() -> None:
+    gate = Gate([Echo()], ACCESS)
+    trace = (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    ids = []
+    for headers in ((), (trace,), ()):
+        gate.admit(Request("POST", "/", "", ((b"host", b"localhost"), *headers)))
+        ids.append(REQUEST.get())
+    assert ids == ["r1", "4bf92f3577b34da6a3ce929d0e0e4736", "r3"]

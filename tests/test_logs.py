@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from notebook_rpc import logs
+from notebook_rpc.sansio.tracing import REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 logger = logging.getLogger("notebook_rpc.somewhere")
 
@@ -30,6 +31,14 @@ def written(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
         return captured.err.splitlines()
 
     return lines
+
+
+@pytest.fixture(autouse=True)
+def _no_request() -> Iterator[None]:
+    """Tests of other modules may have answered one."""
+    before = REQUEST.set("")
+    yield
+    REQUEST.reset(before)
 
 
 def record(message: str, *arguments: object, at: float = 0.0) -> logging.LogRecord:
@@ -159,3 +168,21 @@ def test_a_stream_that_is_closed_ends_the_log_and_nothing_else() -> None:
     for _ in range(3):
         handler.emit(record("x"))
     handler.close()
+
+
+def test_a_line_tells_which_request_it_belongs_to(written: Callable[[], list[str]]) -> None:
+    REQUEST.set("r7")
+    assert formatted(record("hello"))["request"] == "r7"
+    with logs.to_stderr("info", "text"):
+        logger.info("hello")
+    (line,) = written()
+    assert line.endswith(" INFO    [r7] hello")
+
+
+@pytest.mark.parametrize("access", [True, False])
+def test_requests_have_lines_of_their_own_if_wanted(
+    access: bool, written: Callable[[], list[str]]
+) -> None:
+    with logs.to_stderr("info", "text", access=access):
+        logging.getLogger("notebook_rpc.access").info("ada: POST / 200, 1.0 ms")
+    assert len(written()) == access

@@ -7,6 +7,7 @@ statement interrupted and its transaction undone.
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from notebook_rpc.services.workers import Workers
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class Session:
         its result.
         """
         async with self._calling(Call.EXECUTE):
+            logger.debug("execute: %s", sql)
             self._seconds = min(self._limit, seconds)
             await self._read(Call.EXECUTE, partial(self._execute, sql, parameters))
 
