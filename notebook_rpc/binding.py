@@ -10,6 +10,7 @@ import os
 import socket
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
@@ -64,22 +65,30 @@ def check_safety(settings: Settings, *, has_tokens: bool) -> None:
     logger.warning("listening on %s without %s", settings.host, " and ".join(missing))
 
 
-async def bind(settings: Settings) -> Binding:
-    """Listen where *settings* say.
+async def bind(
+    settings: Settings, inherited: Sequence[socket.socket] = (), *, has_tokens: bool = False
+) -> Binding:
+    """Listen where *settings* say, or on sockets that are *inherited*.
 
     Raises:
         CannotBind: the message says which address, and why.
+        Refused: an inherited socket is not as safe as it would have to be.
         ConfigError: the certificate cannot be used.
     """
     tls = _tls(settings)
+    if inherited:
+        for sock in inherited:
+            if not _is_unix(sock):
+                at = replace(settings, host=sock.getsockname()[0])
+                check_safety(at, has_tokens=has_tokens)
+        return Binding(inherited, tls, [_url(tls, sock) for sock in inherited])
     try:
         if settings.uds:
             return _bind_unix(Path(settings.uds), tls)
         sockets = await open_tcp(settings.host, settings.port)
     except OSError as exc:
         raise CannotBind(exc.strerror or str(exc)) from exc
-    scheme = "http" if tls is None else "https"
-    return Binding(sockets, tls, [_url(scheme, sock) for sock in sockets])
+    return Binding(sockets, tls, [_url(tls, sock) for sock in sockets])
 
 
 @contextmanager
@@ -101,7 +110,8 @@ def _bind_unix(path: Path, tls: ssl.SSLContext | None) -> Binding:
         raise ConfigError("--uds needs a POSIX system")
     if tls is not None:
         raise ConfigError("--uds needs no TLS: nothing of it leaves this machine")
-    return Binding([open_unix(path)], None, [f"http+unix://{quote(str(path), safe='')}/"])
+    sock = open_unix(path)
+    return Binding([sock], None, [_unix_url(path)])
 
 
 def _has_tls(settings: Settings) -> bool:
@@ -138,7 +148,18 @@ def _generated(host: str) -> ssl.SSLContext:
     return context
 
 
-def _url(scheme: str, sock: socket.socket) -> str:
+def _is_unix(sock: socket.socket) -> bool:
+    return sock.family == getattr(socket, "AF_UNIX", None)  # not on Windows
+
+
+def _unix_url(path: Path) -> str:
+    return f"http+unix://{quote(str(path), safe='')}/"
+
+
+def _url(tls: ssl.SSLContext | None, sock: socket.socket) -> str:
+    if _is_unix(sock):
+        return _unix_url(Path(sock.getsockname()))
+    scheme = "http" if tls is None else "https"
     host, port = sock.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 

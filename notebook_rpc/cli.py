@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc import __version__, binding, config, logs, server
+from notebook_rpc import __version__, binding, config, logs, server, systemd
 from notebook_rpc.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -86,11 +86,23 @@ def _serve(settings: config.Settings) -> int:
 
 async def _serve_until_signalled(settings: config.Settings) -> None:
     stop = server.Stop.never()
+    notifier, sockets = systemd.Notifier(os.environ), systemd.inherited(os.environ)
     failure: Exception | None = None
+
+    def listening(urls: Sequence[str]) -> None:
+        _announce(urls)
+        notifier.tell(f"READY=1\nSTATUS=listening on {', '.join(urls)}")
+
+    async def tell_of_the_end() -> None:
+        await stop.draining.wait()
+        notifier.tell("STOPPING=1")
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop.on_signals)
+        nursery.start_soon(notifier.watchdog)
+        nursery.start_soon(tell_of_the_end)
         try:
-            await server.serve(settings, _announce, stop)
+            await server.serve(settings, listening, stop, sockets)
         except EXPECTED as exc:
             failure = exc  # raised below: the nursery would wrap it in a group
         nursery.cancel_scope.cancel()

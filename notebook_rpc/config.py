@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dataclasses import Field
 
 ENV_PREFIX: Final = "NOTEBOOK_RPC_"
+HIDDEN: Final = '"..."'
 _UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "": 1}
 
 
@@ -252,7 +254,30 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: a value is invalid, a name unknown, or the file unreadable.
     """
-    given: dict[str, Any] = {}
+    given, properties = _given(arguments, environ)
+    values = {_SETTINGS[name].name: value for name, (value, _) in given.items()}
+    return Settings(**values, properties=properties)
+
+
+def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """All settings as a TOML file would have them, each with where it comes from; what may hold
+    a secret is not shown. Raises as ``load`` does."""
+    given, properties = _given(arguments, environ)
+    lines = []
+    for name, setting in _SETTINGS.items():
+        value, place = given.get(name, (setting.default, "default"))
+        hidden = setting.metadata["secret"] and place != "default"
+        lines.append(f"{name} = {HIDDEN if hidden else _as_toml(value)}  # {place}")
+    if properties:
+        lines += ["", "[properties]", *(f"{_as_toml(key)} = {HIDDEN}" for key in properties)]
+    return "\n".join(lines)
+
+
+def _given(
+    arguments: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[dict[str, tuple[Any, str]], dict[str, str]]:
+    """What is set, by its name, with where; and the properties."""
+    given: dict[str, tuple[Any, str]] = {}
     properties: dict[str, str] = {}
     path = arguments.config or environ.get(f"{ENV_PREFIX}CONFIG") or _default_file(environ)
     if path is not None:
@@ -260,7 +285,7 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         properties |= _properties(table.pop("properties", {}), path)
         for key, value in table.items():
             setting = _known(key, _SETTINGS, f"{path}: there is no setting")
-            given[setting.name] = _parsed(setting, _as_text(value, f"{path}: {key}"), key)
+            given[key] = (_parsed(setting, _as_text(value, f"{path}: {key}"), key), path)
     variables = {ENV_PREFIX + each.name.upper(): each for each in _SETTINGS.values()}
     for variable, value in environ.items():
         if variable.startswith(ENV_PREFIX) and variable != f"{ENV_PREFIX}CONFIG":
@@ -268,13 +293,25 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
             texts: str | list[str] = value
             if isinstance(setting.default, tuple):
                 texts = [text.strip() for text in value.split(",") if text.strip()]
-            given[setting.name] = _parsed(setting, texts, variable)
+            given[_name(setting)] = (_parsed(setting, texts, variable), variable)
     for name, setting in _SETTINGS.items():
         value = getattr(arguments, setting.name)
         if value is not None:
-            given[setting.name] = _parsed(setting, value, name if name == "url" else f"--{name}")
-    properties |= dict(arguments.properties)
-    return Settings(**given, properties=properties)
+            flag = name.upper() if name == "url" else f"--{name}"
+            given[name] = (_parsed(setting, value, name if name == "url" else flag), flag)
+    return given, properties | dict(arguments.properties)
+
+
+def _as_toml(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        case tuple():
+            return f"[{', '.join(map(_as_toml, value))}]"
+    # TOML's basic strings escape as JSON's do.
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _default_file(environ: Mapping[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from notebook_rpc import __version__, config, plugins
-from notebook_rpc.binding import bind, check_safety, removed_at_the_end
+from notebook_rpc.binding import Binding, bind, check_safety, removed_at_the_end
 from notebook_rpc.errors import InvalidParams
 from notebook_rpc.gate import Gate
 from notebook_rpc.meters import Meters
@@ -34,6 +34,7 @@ from notebook_rpc.transport.lines import LineConnection
 from notebook_rpc.transport.listener import Listener
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from notebook_rpc.config import Settings
@@ -81,10 +82,16 @@ class Stop:
                 self.request(signal.Signals(number).name)
 
 
-async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], stop: Stop) -> None:
+async def serve(
+    settings: Settings,
+    listening: Callable[[Sequence[str]], None],
+    stop: Stop,
+    inherited: Sequence[socket.socket] = (),
+) -> None:
     """Run a server until it is asked to stop, then close everything in order.
 
-    *listening* is called with the URLs once connections are accepted.
+    *listening* is called with the URLs once connections are accepted. *inherited* are sockets
+    to listen on instead of the address in *settings*.
 
     Raises:
         ConfigError: the settings are invalid or unsafe.
@@ -99,7 +106,8 @@ async def serve(settings: Settings, listening: Callable[[Sequence[str]], None], 
         connections = Connections(_openers(settings), workers)
         await connections.open(DEFAULT)
         try:
-            await _serve_databases(settings, tokens, connections, workers, listening, stop)
+            reached = partial(bind, settings, inherited, has_tokens=bool(tokens))
+            await _serve_databases(settings, tokens, connections, workers, reached, listening, stop)
         finally:
             failures = await connections.close()
         for name, failure in failures.items():  # not before: it would hide why the server ended
@@ -172,6 +180,7 @@ async def _serve_databases(
     tokens: Tokens,
     connections: Connections,
     workers: Workers,
+    reached: Callable[[], Awaitable[Binding]],
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
@@ -212,7 +221,8 @@ async def _serve_databases(
             sessions.stop()
 
         gate = Gate([rpc, ops], access, tokens, observe=meters.request)
-        await _listen(settings, gate, sessions.expire, interrupt, listening, stop)
+        binding = await reached()
+        await _listen(settings, binding, gate, sessions.expire, interrupt, listening, stop)
     finally:
         await sessions.close()
         await default.close()
@@ -271,6 +281,7 @@ async def _drain(
 
 async def _listen(
     settings: Settings,
+    binding: Binding,
     gate: Gate,
     beside: Callable[[], Awaitable[None]],
     interrupt: Callable[[], None],
@@ -278,7 +289,6 @@ async def _listen(
     stop: Stop,
 ) -> None:
     """Serve connections, and run *beside* as long."""
-    binding = await bind(settings)
     listener = Listener(gate, _limits(settings), tls=binding.tls)
     with removed_at_the_end(settings.uds):
         async with trio.open_nursery() as nursery:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 Listening: TypeAlias = "Callable[[Sequence[str]], None]"
-Serve: TypeAlias = "Callable[[Settings, Listening, server.Stop], Awaitable[None]]"
+Serve: TypeAlias = "Callable[[Settings, Listening, server.Stop, object], Awaitable[None]]"
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_flags_and_environment_reach_the_server(
 ) -> None:
     seen: list[Settings] = []
 
-    async def serve(settings: Settings, _: Listening, __: server.Stop) -> None:
+    async def serve(settings: Settings, _: Listening, __: server.Stop, ____: object) -> None:
         seen.append(settings)
 
     serving(serve)
@@ -71,7 +71,7 @@ def test_every_url_is_announced_on_a_line_of_its_own_and_at_once(
     output = io.BytesIO()
     announced: list[bytes] = []
 
-    async def serve(_: Settings, listening: Listening, __: server.Stop) -> None:
+    async def serve(_: Settings, listening: Listening, __: server.Stop, ____: object) -> None:
         listening(["http://127.0.0.1:1/", "http://[::1]:1/"])
         announced.append(output.getvalue())
 
@@ -98,7 +98,7 @@ def test_a_failure_is_an_exit_code_and_one_line_on_standard_error(
     failure: Exception,
     code: int,
 ) -> None:
-    async def serve(_: Settings, __: Listening, ___: server.Stop) -> None:
+    async def serve(_: Settings, __: Listening, ___: server.Stop, ____: object) -> None:
         raise failure
 
     serving(serve)
@@ -107,7 +107,7 @@ def test_a_failure_is_an_exit_code_and_one_line_on_standard_error(
 
 
 def test_a_bug_is_not_dressed_up_as_an_expected_failure(serving: Callable[[Serve], None]) -> None:
-    async def serve(_: Settings, __: Listening, ___: server.Stop) -> None:
+    async def serve(_: Settings, __: Listening, ___: server.Stop, ____: object) -> None:
         raise ZeroDivisionError
 
     serving(serve)
@@ -120,7 +120,7 @@ def test_a_bug_is_not_dressed_up_as_an_expected_failure(serving: Callable[[Serve
 def test_a_signal_asks_the_server_to_stop(
     serving: Callable[[Serve], None], number: signal.Signals
 ) -> None:
-    async def serve(_: Settings, __: Listening, stop: server.Stop) -> None:
+    async def serve(_: Settings, __: Listening, stop: server.Stop, ____: object) -> None:
         before = signal.getsignal(number)
         await trio.testing.wait_all_tasks_blocked()  # the command listens for signals beside us
         assert signal.getsignal(number) is not before
@@ -139,7 +139,7 @@ def test_the_process_is_made_ready_for_many_threads_and_connections(
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, most), most))
     seen: list[object] = []
 
-    async def serve(_: Settings, __: Listening, ___: server.Stop) -> None:
+    async def serve(_: Settings, __: Listening, ___: server.Stop, ____: object) -> None:
         seen.extend((sys.getswitchinterval(), resource.getrlimit(resource.RLIMIT_NOFILE)))
 
     serving(serve)
@@ -151,7 +151,7 @@ def test_the_process_is_made_ready_for_many_threads_and_connections(
 def test_the_log_is_configured_before_the_server_writes_to_it(
     serving: Callable[[Serve], None], capsys: pytest.CaptureFixture[str], level: str, lines: int
 ) -> None:
-    async def serve(_: Settings, __: Listening, ___: server.Stop) -> None:
+    async def serve(_: Settings, __: Listening, ___: server.Stop, ____: object) -> None:
         logging.getLogger("notebook_rpc.server").info("opened")
 
     serving(serve)
@@ -176,7 +176,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     argv: list[str],
     complaint: str,
 ) -> None:
-    async def serve(_: Settings, __: Listening, ___: server.Stop) -> None:
+    async def serve(_: Settings, __: Listening, ___: server.Stop, ____: object) -> None:
         pytest.fail("it was served all the same")
 
     serving(serve)

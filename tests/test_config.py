@@ -279,3 +279,37 @@ def test_help_explains_every_flag() -> None:
     assert "port to listen on; 0 for any (default: 1995)" in shown
     assert "size of a page of rows (default: 64MiB)" in shown
     assert "besides loopback names; may be repeated" in shown
+
+
+def shown(*arguments: str, **environ: str) -> str:
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser)
+    return config.show(parser.parse_args(arguments), {"XDG_CONFIG_HOME": "/nonexistent", **environ})
+
+
+def test_what_is_set_is_shown_with_its_place_and_without_secrets(file: Path) -> None:
+    file.write_text('grace = 1.5\nallowed-host = ["a", "b\\u00e4"]\n[properties]\npw = "s3cret"\n')
+    text = shown(
+        *("mine://me:s3cret@h", "--config", str(file), "--port", "0", "--bearer-token", "s3cret"),
+        NOTEBOOK_RPC_STACK_TRACES="yes",
+    )
+    assert "s3cret" not in text
+    lines = text.splitlines()
+    for line in (
+        'url = "..."  # URL',
+        'host = "127.0.0.1"  # default',
+        "port = 0  # --port",
+        f"grace = 1.5  # {file}",
+        f'allowed-host = ["a", "b\u00e4"]  # {file}',
+        "stack-traces = true  # NOTEBOOK_RPC_STACK_TRACES",
+        'bearer-token = "..."  # --bearer-token',
+        "cors-origin = []  # default",
+        '"pw" = "..."',
+    ):
+        assert line in lines
+
+
+def test_what_is_shown_is_a_file_that_means_the_same(file: Path) -> None:
+    file.write_text(shown("--port", "7", "--cors-origin", "https://a", "--query-timeout", "0.5"))
+    given = load("--config", str(file))
+    assert given == load("--port", "7", "--cors-origin", "https://a", "--query-timeout", "0.5")

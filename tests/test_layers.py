@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "drivers": {"driver", "model", "errors"},
     "gate": {"sansio", "web"},
     "meters": {"sansio"},
+    "systemd": {"trio"},
     "certificates": {"cryptography"},
     "binding": {"config", "transport", "certificates"},
     "plugins": {"driver", "errors"},
@@ -51,7 +52,7 @@ LAYERS: dict[str, set[str]] = {
         ),
         *("services", "transport", "surfaces"),
     },
-    "cli": {"trio", "server", "binding", "config", "logs", "errors", "__init__"},
+    "cli": {"trio", "server", "binding", "systemd", "config", "logs", "errors", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),
 }
