@@ -20,6 +20,7 @@ from notebook_rpc import plugins, server
 from notebook_rpc.binding import CannotBind, Refused
 from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.errors import DatabaseUnavailable
+from notebook_rpc.gate import Gate
 from notebook_rpc.server import CannotClose, Stop, serve
 from notebook_rpc_drivers.fake import FakeDatabase
 
@@ -90,9 +91,14 @@ class Running:
 
     async def post(self, body: object, *headers: str, host: str | None = None) -> bytes:
         """The whole answer, head and body."""
+        return await self.request("POST", "/", body, *headers, host=host)
+
+    async def request(
+        self, method: str, path: str, body: object, *headers: str, host: str | None = None
+    ) -> bytes:
         data = json.dumps(body).encode()
         head = [
-            *("POST / HTTP/1.1", f"Host: {host or f'localhost:{self.port}'}"),
+            *(f"{method} {path} HTTP/1.1", f"Host: {host or f'localhost:{self.port}'}"),
             *("Content-Type: application/json", f"Content-Length: {len(data)}"),
             *("Connection: close", *headers, "", ""),
         ]
@@ -135,6 +141,54 @@ def database(monkeypatch: pytest.MonkeyPatch) -> FakeDatabase:
     database = Guarded()
     monkeypatch.setattr(plugins, "load_driver", lambda _: Opens(database))
     return database
+
+
+# Nothing the server answers may be forgotten here: the routes are taken from its own gate.
+
+TOKEN = "Authorization: Bearer s3cret-of-ada"
+STRANGERS = [
+    ("403", "evil.example", (TOKEN,)),
+    ("403", None, (TOKEN, "Origin: https://evil.example")),
+    ("403", None, (TOKEN, "Origin: null")),
+    ("401", None, ()),
+    ("401", None, ("Authorization: Bearer wrong",)),
+    ("401", None, ("Authorization: Basic czNjcmV0LW9mLWFkYQ==",)),
+]
+
+
+@pytest.fixture
+def gates(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
+    """The gates of the servers that are started in the test."""
+
+    class Remembered(Gate):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            gates.append(self)
+
+    gates: list[Gate] = []
+    monkeypatch.setattr(server, "Gate", Remembered)
+    return gates
+
+
+async def test_every_route_refuses_strangers_and_does_nothing(
+    database: FakeDatabase, gates: list[Gate]
+) -> None:
+    settings = replace(SETTINGS, bearer_token=("s3cret-of-ada",))
+    call = {"jsonrpc": "2.0", "id": 1, "method": "execute", "params": ["create table t (a int)"]}
+    async with running(settings) as ours:
+        begun = [list(connection.calls) for connection in database.connections]
+        (gate,) = gates
+        paths = [(route.method, route.path.replace("{id}", "0" * 32)) for route in gate.routes]
+        assert len(paths) > 5
+        for method, path in paths:
+            for status, host, headers in STRANGERS:
+                answer = await ours.request(method, path, call, *headers, host=host)
+                assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (method, path, headers)
+                assert answer.endswith(b"\r\n\r\n")
+        assert [list(connection.calls) for connection in database.connections] == begun
+        assert not ours.stop.draining.is_set()
+        assert (await ours.request("POST", "/", call, TOKEN)).startswith(b"HTTP/1.1 200 ")
+    assert database.created
 
 
 async def test_behind_a_server_nothing_stays_open(
