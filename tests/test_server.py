@@ -163,11 +163,11 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
     class Remembered(Gate):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
-            gates.append(self)
+            made.append(self)
 
-    gates: list[Gate] = []
+    made: list[Gate] = []
     monkeypatch.setattr(server, "Gate", Remembered)
-    return gates
+    return made
 
 
 async def test_every_route_refuses_strangers_and_does_nothing(
