@@ -10,14 +10,17 @@ import logging
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from notebook_rpc import __version__, config, logs, server
-from notebook_rpc.errors import DatabaseError
+from notebook_rpc.errors import DatabaseError, InvalidParams
+from notebook_rpc.sansio import urls
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
@@ -50,12 +53,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     config.add_arguments(serve)
+    check = commands.add_parser(
+        "check-driver",
+        help="check that a driver does what it must",
+        description="Run the checks of notebook_rpc.driver's promises on a database. It may be "
+        "in use: they make only tables of their own, and drop them.",
+        allow_abbrev=False,
+    )
+    _add_check_arguments(check)
     arguments = parser.parse_args(argv)
     try:
+        if arguments.command == "check-driver":
+            return _check_driver(arguments)
         return _serve(config.load(arguments, os.environ))
     except EXPECTED as exc:
         print(f"notebook-rpc: {exc}", file=sys.stderr)  # noqa: T201  # the one line
         return next(code for kind, code in EXIT_CODES.items() if isinstance(exc, kind))
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "url",
+        nargs="?",
+        default="duckdb://",
+        metavar="URL",
+        help="the database: a file or a URL (default: duckdb://)",
+    )
+    parser.add_argument(
+        "-P",
+        dest="properties",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="set a property of the connection; may be repeated",
+    )
+    parser.add_argument(
+        "--dialect", metavar="NAME", help="name of a dialect, or a TOML file; guessed if not given"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CHECK",
+        help="run this check; may be repeated (default: all)",
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="time for one check")
+    parser.add_argument(
+        "--json", action="store_true", help="report in JSON; progress goes to standard error"
+    )
+    parser.add_argument("--list", action="store_true", help="list the checks, and run none")
+
+
+def _check_driver(arguments: argparse.Namespace) -> int:
+    from notebook_rpc.conformance import command  # noqa: PLC0415  # 25 ms that `serve` can save
+
+    driver, properties = config.read_url(arguments.url)
+    try:
+        properties = urls.resolve(
+            properties | dict(arguments.properties), os.environ, lambda path: Path(path).read_text()
+        )
+        return command.check_driver(arguments, driver, properties)
+    except InvalidParams as exc:
+        raise config.ConfigError(str(exc)) from exc
 
 
 def _serve(settings: config.Settings) -> int:

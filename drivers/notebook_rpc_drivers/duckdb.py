@@ -226,6 +226,7 @@ class _Connection:
 
     def end_stream(self) -> None:
         with self.calling():
+            self._own.interrupt()  # or abort() would wait for what the engine is at
             self._own.abort()  # ends the result alone, not a transaction around it
 
     def _finish(self) -> None:
