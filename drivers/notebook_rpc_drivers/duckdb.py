@@ -220,7 +220,7 @@ class _Connection:
         """Find out whether an error has taken the open transaction with it."""
         if self._in_transaction and not self._failed:
             try:
-                self._own.execute("SELECT 1")
+                self._own.execute("SELECT 1").fetchall()  # to its end, or it is in the way
             except duckdb.TransactionException:
                 self._failed = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from notebook_rpc.conformance.outcomes import Failed, described, expect_equal, needs, refused
@@ -97,6 +98,25 @@ def rollback_tells_whether(subject: Subject) -> None:
     expect_equal("rollback() with a result alone", connection.rollback(), False)
     refused("a fetch after rollback()", lambda: result.fetch(1))
     subject.expect_usable(connection, "rollback()")
+
+
+def a_commit_is_true_or_an_error(subject: Subject) -> None:
+    """COMMIT commits all that was written, or is an error: it never undoes without a word."""
+    subject.sql_only()
+    connection = subject.connect()
+    table = subject.create(connection)
+    for failing in (subject.dialect.fails, needs(subject.dialect.fails_late)):
+        connection.execute(f"delete from {table}")
+        connection.execute(needs(subject.dialect.begin))
+        connection.execute(subject.touch())
+        refused("a wrong statement", partial(values, connection, failing))
+        try:
+            connection.execute("commit")
+        except QueryError:
+            _expect_rows(connection, table, 0, "after COMMIT was an error it sees")
+        else:
+            _expect_rows(connection, table, 3, "after COMMIT was no error it sees")
+        expect_equal("transaction after COMMIT", connection.transaction, Transaction.NONE)
 
 
 def closing_rolls_back(subject: Subject) -> None:

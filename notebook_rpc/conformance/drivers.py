@@ -124,6 +124,7 @@ _CAPABILITIES: Final[Mapping[str, tuple[Callable[[Subject], None], ...]]] = {
         _transactions.a_transaction_is_hidden_until_commit,
         _transactions.rollback_undoes,
         _transactions.rollback_tells_whether,
+        _transactions.a_commit_is_true_or_an_error,
         _transactions.closing_rolls_back,
     ),
     "state of the transaction": (

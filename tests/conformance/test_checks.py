@@ -187,6 +187,10 @@ def commits(connection: Any) -> bool:
     return had
 
 
+def undoes_a_commit(connection: Any, sql: str, parameters: Any) -> Any:
+    return connection.execute("rollback" if sql == "commit" else sql, parameters)
+
+
 def committed_on_close(connection: Any) -> None:
     commits(connection)
     connection.close()
@@ -436,6 +440,10 @@ FAULTS: dict[str, tuple[dict[str, Fault], str]] = {
     "the-state-of-the-transaction-is-told": (
         {"transaction": lambda _: Transaction.NONE},
         "transaction after 'begin': expected .*OPEN",
+    ),
+    "a-commit-is-true-or-an-error": (
+        {"execute": undoes_a_commit},
+        r"after COMMIT was no error it sees so many rows: expected \[3\], found \[0\]",
     ),
     "a-failed-statement-tells-the-state": (
         {"transaction": lambda _: Transaction.FAILED},
