@@ -28,20 +28,38 @@ LAYERS: dict[str, set[str]] = {
     "transport": {"trio", "h11", "web", "sansio"},
     "services": {"trio", "driver", "sansio", "model", "errors", "msgspec"},
     "surfaces": {"web", "sansio", "model", "errors", "msgspec"},
-    "drivers": {"driver", "model", "errors"},
+    "drivers": {"driver", "model", "errors", "sansio"},
     "plugins": {"driver", "errors"},
-    "config": set(),
+    "config": {"errors", "sansio"},
     "logs": {"sansio"},
     "server": {
         *("trio", "config", "plugins", "driver", "errors", "model", "sansio", "web"),
-        *("services", "transport", "surfaces"),
+        *("services", "transport", "surfaces", "__init__"),
     },
-    "cli": {"trio", "server", "config", "logs", "errors", "__init__"},
+    "conformance": {"driver", "model", "errors", "sansio", "plugins", "msgspec", "__init__"},
+    "cli": {"trio", "server", "config", "logs", "errors", "sansio", "conformance", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),
 }
 # The one database package each driver may import.
-DATABASES = {"duckdb": {"duckdb"}, "_duckdb_sql": {"duckdb"}, "sqlite": set(), "fake": set()}
+DATABASES = {
+    "duckdb": {"duckdb"},
+    "_duckdb_sql": {"duckdb"},
+    "sqlite": set(),
+    "fake": set(),
+    "dbapi": set(),
+    "_dbapi_adbc": {"nanoarrow"},
+    "odbc": {"pyodbc"},
+    "_odbc_catalog": {"pyodbc"},
+    "_odbc_errors": {"pyodbc"},
+    "_odbc_kinds": {"pyodbc"},
+    "_odbc_results": {"pyodbc"},
+    "_odbc_strings": set(),
+    "postgres": {"psycopg"},
+    "_postgres_rows": {"psycopg"},
+    "_postgres_sql": {"psycopg"},
+    "_postgres_wire": {"psycopg"},
+}
 
 
 def modules() -> Iterator[Path]:
