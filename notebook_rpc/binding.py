@@ -65,6 +65,11 @@ def check_safety(settings: Settings, *, has_tokens: bool) -> None:
     logger.warning("listening on %s without %s", settings.host, " and ".join(missing))
 
 
+def check_tls(settings: Settings) -> None:
+    """Find out whether the certificate can be used. Raises ``ConfigError`` as ``bind`` does."""
+    _tls(settings)
+
+
 async def bind(
     settings: Settings, inherited: Sequence[socket.socket] = (), *, has_tokens: bool = False
 ) -> Binding:

@@ -10,14 +10,17 @@ import logging
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from notebook_rpc import __version__, binding, config, logs, server, systemd
-from notebook_rpc.errors import DatabaseError
+from notebook_rpc.errors import DatabaseError, InvalidParams
+from notebook_rpc.sansio import urls
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
@@ -50,14 +53,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     config.add_arguments(serve)
+    settings = commands.add_parser(
+        "config",
+        help="look at the settings",
+        description="With the arguments of `serve`: `show` prints every setting as a file would "
+        "have it, with where it comes from and without secrets; `check` says whether they can be "
+        "used, and opens nothing.",
+        allow_abbrev=False,
+    )
+    settings.add_argument("action", choices=("show", "check"))
+    config.add_arguments(settings)
+    check = commands.add_parser(
+        "check-driver",
+        help="check that a driver does what it must",
+        description="Run the checks of notebook_rpc.driver's promises on a database. It may be "
+        "in use: they make only tables of their own, and drop them.",
+        allow_abbrev=False,
+    )
+    _add_check_arguments(check)
     arguments = parser.parse_args(argv)
-    if argv is None and os.name != "nt":
-        _hide_tokens(arguments.bearer_token or [])
     try:
-        return _serve(config.load(arguments, os.environ))
+        match arguments.command:
+            case "serve":
+                if argv is None and os.name != "nt":
+                    _hide_tokens(arguments.bearer_token or [])
+                return _serve(config.load(arguments, os.environ))
+            case "config":
+                return _config(arguments)
+            case _:
+                return _check_driver(arguments)
     except EXPECTED as exc:
         print(f"notebook-rpc: {exc}", file=sys.stderr)  # noqa: T201  # the one line
         return next(code for kind, code in EXIT_CODES.items() if isinstance(exc, kind))
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    if arguments.action == "show":
+        print(config.show(arguments, os.environ))  # noqa: T201  # what was asked for
+        return 0
+    try:
+        server.check(config.load(arguments, os.environ))
+    except InvalidParams as exc:
+        raise config.ConfigError(str(exc)) from exc
+    print("The settings can be used.")  # noqa: T201  # as above
+    return 0
 
 
 def _hide_tokens(tokens: Sequence[str]) -> None:
@@ -74,6 +113,53 @@ def _hide_tokens(tokens: Sequence[str]) -> None:
             command.append(word)
     variable = f"{config.ENV_PREFIX}BEARER_TOKEN"
     os.execve(sys.executable, command, {**os.environ, variable: ",".join(tokens)})  # noqa: S606
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "url",
+        nargs="?",
+        default="duckdb://",
+        metavar="URL",
+        help="the database: a file or a URL (default: duckdb://)",
+    )
+    parser.add_argument(
+        "-P",
+        dest="properties",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="set a property of the connection; may be repeated",
+    )
+    parser.add_argument(
+        "--dialect", metavar="NAME", help="name of a dialect, or a TOML file; guessed if not given"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CHECK",
+        help="run this check; may be repeated (default: all)",
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="time for one check")
+    parser.add_argument(
+        "--json", action="store_true", help="report in JSON; progress goes to standard error"
+    )
+    parser.add_argument("--list", action="store_true", help="list the checks, and run none")
+
+
+def _check_driver(arguments: argparse.Namespace) -> int:
+    from notebook_rpc.conformance import command  # noqa: PLC0415  # 25 ms that `serve` can save
+
+    driver, properties = config.read_url(arguments.url)
+    try:
+        properties = urls.resolve(
+            properties | dict(arguments.properties), os.environ, lambda path: Path(path).read_text()
+        )
+        return command.check_driver(arguments, driver, properties)
+    except InvalidParams as exc:
+        raise config.ConfigError(str(exc)) from exc
 
 
 def _serve(settings: config.Settings) -> int:

@@ -83,7 +83,7 @@ class SupportsInterrupt(Protocol):
 
     One interrupt may arrive before the call has begun and be lost; callers repeat it.
     Without a running call it does nothing. It may take as long as telling the database does;
-    the connection's next call does not begin before it has returned.
+    whoever interrupts begins nothing new on the connection before it has returned.
     """
 
     def interrupt(self) -> None: ...

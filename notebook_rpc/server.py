@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from notebook_rpc import __version__, config, plugins
-from notebook_rpc.binding import Binding, bind, check_safety, removed_at_the_end
+from notebook_rpc.binding import Binding, bind, check_safety, check_tls, removed_at_the_end
 from notebook_rpc.errors import InvalidParams
 from notebook_rpc.gate import Gate
 from notebook_rpc.meters import Meters
@@ -116,6 +116,14 @@ async def serve(
         raise config.ConfigError(str(exc)) from exc
     finally:
         workers.close()
+
+
+def check(settings: Settings) -> None:
+    """Find out whether *settings* can be used, as far as that can be told without opening and
+    binding anything. Raises as ``serve`` does."""
+    check_safety(settings, has_tokens=bool(_tokens(settings)))
+    check_tls(settings)
+    _openers(settings)
 
 
 def _tokens(settings: Settings) -> Tokens:

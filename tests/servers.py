@@ -163,6 +163,7 @@ class MariaDB(DatabaseServer):
             f"--datadir={self.folder / 'data'}",
             f"--socket={self.socket}",
             f"--pid-file={self.folder / 'pid'}",
+            f"--tmpdir={self.folder}",
             f"--bind-address={self.host}",
             f"--port={self.port}",
             "--character-set-server=utf8mb4",

@@ -28,36 +28,46 @@ LAYERS: dict[str, set[str]] = {
     "transport": {"trio", "h11", "web", "sansio"},
     "services": {"trio", "driver", "sansio", "model", "errors", "msgspec"},
     "surfaces": {"web", "sansio", "model", "errors", "msgspec"},
-    "drivers": {"driver", "model", "errors"},
+    "drivers": {"driver", "model", "errors", "sansio"},
     "gate": {"sansio", "web"},
     "meters": {"sansio"},
     "systemd": {"trio"},
     "certificates": {"cryptography"},
     "binding": {"config", "transport", "certificates"},
     "plugins": {"driver", "errors"},
-    "config": set(),
+    "config": {"errors", "sansio"},
     "logs": {"sansio"},
     "server": {
-        *(
-            "trio",
-            "config",
-            "plugins",
-            "driver",
-            "binding",
-            "errors",
-            "gate",
-            "meters",
-            "model",
-            "sansio",
-        ),
-        *("services", "transport", "surfaces"),
+        *("trio", "config", "plugins", "driver", "binding", "errors", "gate", "meters", "model"),
+        *("sansio", "services", "transport", "surfaces", "__init__"),
     },
-    "cli": {"trio", "server", "binding", "systemd", "config", "logs", "errors", "__init__"},
+    "conformance": {"driver", "model", "errors", "sansio", "plugins", "msgspec", "__init__"},
+    "cli": {
+        *("trio", "server", "binding", "systemd", "config", "logs", "errors", "sansio"),
+        *("conformance", "plugins", "__init__"),
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }
 # The one database package each driver may import.
-DATABASES = {"duckdb": {"duckdb"}, "_duckdb_sql": {"duckdb"}, "sqlite": set(), "fake": set()}
+DATABASES = {
+    "duckdb": {"duckdb"},
+    "_duckdb_sql": {"duckdb"},
+    "sqlite": set(),
+    "fake": set(),
+    "dbapi": set(),
+    "_dbapi_adbc": {"nanoarrow"},
+    "odbc": {"pyodbc"},
+    "_odbc_catalog": {"pyodbc"},
+    "_odbc_errors": {"pyodbc"},
+    "_odbc_kinds": {"pyodbc"},
+    "_odbc_results": {"pyodbc"},
+    "_odbc_strings": set(),
+    "postgres": {"psycopg"},
+    "_postgres_rows": {"psycopg"},
+    "_postgres_sql": {"psycopg"},
+    "_postgres_wire": {"psycopg"},
+}
 
 
 def modules() -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""What the driver knows of PostgreSQL's SQL and values: parameters, loaders, catalog queries.
+"""What the driver knows of PostgreSQL's SQL: statements, parameters, the catalog's queries.
 
 It refuses to send anything, and to tell from a statement's text what the server can tell better.
 """
@@ -8,20 +8,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
-from psycopg.adapt import AdaptersMap, Loader
-from psycopg.pq import Format
 
 from notebook_rpc.errors import QueryError
 from notebook_rpc.sansio.placeholders import bind
 from notebook_rpc.sansio.sqltext import POSTGRES, Kind, Statement, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from psycopg.abc import AdaptContext, Buffer
+    from collections.abc import Iterable, Sequence
 
     from notebook_rpc.model import Parameters
 
@@ -71,7 +67,7 @@ class Prepared:
 
 # Types of parameters that are given a list as JSON; all others want PostgreSQL's own arrays.
 _JSON_LIKE: Final = {
-    psycopg.adapters.types[name].oid for name in ("json", "jsonb", "text", "varchar", "unknown")
+    psycopg.adapters.types[name].oid for name in ("json", "jsonb", "text", "varchar")
 }
 
 
@@ -121,112 +117,6 @@ def _element(value: object) -> str:
     return f'"{escaped}"'
 
 
-# --- Values -----------------------------------------------------------------------------------
-
-_TYPES: Final = psycopg.adapters.types
-_TEXT: Final = _TYPES["text"].oid
-TEXTS: Final = _TYPES["text"].array_oid
-
-# What becomes a Python value of its own; all else stays the text that PostgreSQL writes. Not
-# intervals: a timedelta has no months, and a day of 25 hours is not one of 24.
-_PLAIN: Final = ("bool", "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "bytea")
-_PLAIN_TOO: Final = ("uuid", "json", "jsonb")
-_TIMES: Final = ("date", "time", "timetz", "timestamp", "timestamptz")
-
-# Oids that PostgreSQL never gives out, for loaders that we choose ourselves.
-_TIMESTAMP_TEXT: Final = 0xFFFF_FF01
-
-
-def _lenient(loader: type[Loader]) -> type[Loader]:
-    """Infinity, the year 10000 and BC are no Python values: they stay text."""
-
-    class LenientLoader(Loader):
-        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-            super().__init__(oid, context)
-            self._load: Callable[[Buffer], object] = loader(oid, context).load
-
-        def load(self, data: Buffer) -> object:
-            try:
-                return self._load(data)
-            except (psycopg.DataError, psycopg.NotSupportedError, NotImplementedError):
-                return str(data, "utf-8")
-
-    return LenientLoader
-
-
-class _JsonLoader(Loader):
-    def load(self, data: Buffer) -> object:
-        return json.loads(bytes(data), parse_float=Decimal)
-
-
-class _TimestampTextLoader(Loader):
-    """As ISO 8601 has it: a T between date and time, and minutes in the offset."""
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
-        style = self.connection.info.parameter_status("DateStyle") if self.connection else None
-        self._iso = (style or "").startswith("ISO")
-
-    def load(self, data: Buffer) -> str:
-        text = str(data, "utf-8")
-        if not self._iso:  # the user wants it otherwise
-            return text
-        if text[-3:-2] in ("+", "-"):
-            text += ":00"
-        return text if text[2:3] == ":" else text.replace(" ", "T", 1)
-
-
-def adapters() -> AdaptersMap:
-    """What loads values. Arrays become lists of whatever their elements become."""
-    found = AdaptersMap(psycopg.adapters)
-    text = found.get_loader(_TEXT, Format.TEXT)
-    assert text is not None  # noqa: S101  # psycopg has always had it
-    for info in _TYPES:
-        loader = found.get_loader(info.oid, Format.TEXT)
-        if info.name in ("json", "jsonb"):
-            found.register_loader(info.oid, _JsonLoader)
-        elif info.name in _TIMES and loader is not None:
-            found.register_loader(info.oid, _lenient(loader))
-        elif info.name not in _PLAIN + _PLAIN_TOO:
-            found.register_loader(info.oid, text)
-    found.register_loader(_TIMESTAMP_TEXT, _TimestampTextLoader)
-    return found
-
-
-_ARRAYS: Final = {info.array_oid for info in _TYPES if info.array_oid}
-_SEEN_AS: Final = {
-    **{oid: oid for oid in _ARRAYS},
-    **{_TYPES[name].oid: _TYPES[name].oid for name in ("bool", "bytea")},
-    **{_TYPES[name].oid: _TIMESTAMP_TEXT for name in ("timetz", "timestamp", "timestamptz")},
-}
-
-
-def text_type(oid: int) -> int:
-    """The type to load a value of type *oid* as when only its text is wanted: what the table
-    of ``sansio/values.py`` and PostgreSQL write alike is not looked at."""
-    return _SEEN_AS.get(oid, _TEXT)
-
-
-def type_name(oid: int, modifier: int) -> str | None:
-    """As ``format_type`` would say it; None if only the server knows."""
-    info = _TYPES.get(oid)
-    if info is None or (modifier >= 0 and oid == info.array_oid):
-        return None
-    name = f"{info.regtype}[]" if oid == info.array_oid else info.regtype
-    if modifier < 0:
-        return name
-    if info.name not in ("numeric", "varchar", "bpchar"):
-        return None
-    return f"{name}({','.join(map(str, info.typemod.get_modifier(modifier) or ()))})"
-
-
-TYPE_NAMES: Final = b"""
-    SELECT pg_catalog.format_type(asked.oid, asked.modifier), type.typcategory = 'A'
-    FROM pg_catalog.unnest($1::pg_catalog.oid[], $2::pg_catalog.int4[])
-        WITH ORDINALITY AS asked(oid, modifier, number)
-    LEFT JOIN pg_catalog.pg_type AS type ON type.oid = asked.oid
-    ORDER BY asked.number"""
-
 # --- Catalog ----------------------------------------------------------------------------------
 
 TABLES: Final = "r", "p", "f"  # ordinary, partitioned, foreign
@@ -265,7 +155,7 @@ def relations_query(kinds: Sequence[str]) -> tuple[str, list[str]]:
     """Schemas and names, sorted."""
     condition, names = _wanted(kinds, "", "")
     query = f"""SELECT {_SCHEMA}, relation.relname {_FROM} WHERE {condition}
-        ORDER BY 1, relation.relname"""  # noqa: S608
+        ORDER BY 1, relation.relname"""
     return query, names
 
 
@@ -277,5 +167,5 @@ def columns_query(schema: str, table: str) -> tuple[str, list[str]]:
         {_FROM} JOIN pg_catalog.pg_attribute AS attribute
             ON attribute.attrelid = relation.oid AND attribute.attnum > 0
             AND NOT attribute.attisdropped
-        WHERE {condition} ORDER BY 1, relation.relname, attribute.attnum"""  # noqa: S608
+        WHERE {condition} ORDER BY 1, relation.relname, attribute.attnum"""
     return query, names

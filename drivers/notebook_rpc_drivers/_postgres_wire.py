@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Query: TypeAlias = "tuple[bytes, Sequence[bytes | None] | None]"
+Values: TypeAlias = "Sequence[bytes | None] | None"
+Query: TypeAlias = "tuple[bytes, Values]"
 """SQL with ``$1``, and the text of each value. Their types are left to PostgreSQL, as those of
 quoted literals are."""
 
@@ -49,6 +50,7 @@ _Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
 _NOT_THE_STATEMENT: Final = {"08", "40", "53", "57", "58", "F0", "HV", "XX"}
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _QUERY_CANCELED: Final = "57014"
+_PROTOCOL_VIOLATION: Final = "08P01"  # also said of parameters that are missing
 
 
 def failed(result: PGresult) -> bool:
@@ -75,7 +77,8 @@ def _message(exc: psycopg.Error) -> str:
 def _kind(exc: psycopg.Error) -> type[DatabaseError]:
     """What an error is that has left the connection whole."""
     state = exc.sqlstate or ""
-    if state == _QUERY_CANCELED:  # statement_timeout, or somebody's pg_cancel_backend()
+    # The former by statement_timeout, or by somebody's pg_cancel_backend().
+    if state in (_QUERY_CANCELED, _PROTOCOL_VIOLATION):
         return QueryError
     if state[:2] == "0A":
         return NotSupported
@@ -171,17 +174,17 @@ class Wire:
         failure.position = position if position > 0 else None
         return failure
 
-    def run(self, sql: bytes, values: Sequence[bytes | None] | None = None) -> PGresult:
+    def run(self, sql: bytes, values: Values = None) -> PGresult:
         """The whole result of one statement."""
         return self._run((sql, values), streaming=False)
 
-    def run_through(self, sql: bytes) -> None:
+    def run_through(self, sql: bytes, values: Values = None) -> PGresult:
         """Run a statement to its end, and drop its rows as they come."""
-        self._run((sql, None), streaming=True)
+        return self._run((sql, values), streaming=True)
 
     def run_all(self, *queries: Query) -> list[PGresult]:
         """Run statements with one trip to the server, up to the first that fails: its result is
-        the last then. What they return should be small, and so should they be."""
+        the last then."""
         self._pg.enter_pipeline_mode()
         for sql, values in queries:
             self._pg.send_query_params(sql, values)

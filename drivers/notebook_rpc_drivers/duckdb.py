@@ -220,12 +220,13 @@ class _Connection:
         """Find out whether an error has taken the open transaction with it."""
         if self._in_transaction and not self._failed:
             try:
-                self._own.execute("SELECT 1")
+                self._own.execute("SELECT 1").fetchall()  # to its end, or it is in the way
             except duckdb.TransactionException:
                 self._failed = True
 
     def end_stream(self) -> None:
         with self.calling():
+            self._own.interrupt()  # or abort() would wait for what the engine is at
             self._own.abort()  # ends the result alone, not a transaction around it
 
     def _finish(self) -> None:

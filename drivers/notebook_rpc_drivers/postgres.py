@@ -17,11 +17,10 @@ exact floats and hexadecimal bytes; who sets these otherwise sees them otherwise
 the T of ISO 8601, arrays are JSON, composites and ranges keep PostgreSQL's form.
 
 Read-only: PostgreSQL's settings can be undone by any session, its transactions cannot, once they
-have a snapshot. So every statement runs in a READ ONLY transaction that has one, be it the
-user's or a hidden one. PostgreSQL does not count as writing what leaves its tables alone: files
-written by COPY ... TO and lo_export, functions that stop other sessions, connections of dblink to
-elsewhere. Those need rights that a user for reading should not have. What cannot run in
-a transaction, such as VACUUM, cannot run at all; isolation levels belong to BEGIN.
+have a snapshot. So every statement runs in a READ ONLY transaction that has one, the user's or
+a hidden one; isolation levels must come with BEGIN, and VACUUM and the like cannot run. What
+PostgreSQL does not call writing stays possible: locks, ANALYZE, REINDEX, NOTIFY, dblink, files
+and large objects (before version 16). A role without those rights is the answer to that.
 
 It refuses COPY from and to a client, which it does not have.
 
@@ -32,20 +31,19 @@ answer at all when connecting after 10 seconds (``connect_timeout``).
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg.adapt import AdaptersMap, Transformer
-from psycopg.pq import Conninfo, ExecStatus, Format, TransactionStatus
+from psycopg.pq import Conninfo, TransactionStatus
 
 from notebook_rpc.errors import DatabaseUnavailable, InvalidParams, NotebookError, QueryError
-from notebook_rpc.model import Column, ResultColumn, Table, Transaction, unique_names
+from notebook_rpc.model import Column, Table, Transaction
 from notebook_rpc.sansio.sqltext import POSTGRES, statements
 from notebook_rpc.sansio.values import TextRows
 from notebook_rpc_drivers import _postgres_sql as rules
+from notebook_rpc_drivers._postgres_rows import TYPE_NAMES, Rows, adapters, texts
 from notebook_rpc_drivers._postgres_sql import Prepared
 from notebook_rpc_drivers._postgres_wire import Wire, failed, sqlstate
 
@@ -56,9 +54,8 @@ if TYPE_CHECKING:
 
     from notebook_rpc.model import Parameters
     from notebook_rpc.sansio.sqltext import Statement
-    from notebook_rpc_drivers._postgres_wire import Query
-
-Row = tuple[Any, ...]
+    from notebook_rpc_drivers._postgres_rows import Row
+    from notebook_rpc_drivers._postgres_wire import Query, Values
 
 # A hint and no more: with it wrong, a statement would run in the other way, which is right, too.
 _WITH_ROWS: Final = {"SELECT", "VALUES", "TABLE", "WITH"}
@@ -68,16 +65,16 @@ _NO_CURSOR: Final = {"42601", "0A000", "42P11"}
 
 _DECLARE: Final = b"DECLARE notebook_rpc NO SCROLL CURSOR FOR "
 _FETCH: Final = b"FETCH FORWARD %d FROM notebook_rpc"
+_MOVE: Final = b"MOVE FORWARD ALL IN notebook_rpc"
 _SAVE: Final = b"SAVEPOINT notebook_rpc"
 _RELEASE: Final = b"RELEASE SAVEPOINT notebook_rpc"
 _UNDO: Final = b"ROLLBACK TO SAVEPOINT notebook_rpc"
 
 # Rows that come with the first trip to the server: one more than the services read ahead, so
-# that the end of a small result is seen at once.
+# that the end of a small result is seen at once. How wide they are is known afterwards only.
 _FIRST: Final = 101
-_MOST_ROWS: Final = 8192
-_MOST_BYTES: Final = 16 * 1024 * 1024  # of one FETCH, if the rows before are any guide
 
+_MOST_PARAMETERS: Final = 65535  # the protocol counts them in two bytes
 # The session's settings, unless the user's own options say otherwise. A cursor is planned for
 # its first rows; ours is most often read to the end, and small.
 _OPTIONS: Final = (
@@ -85,6 +82,8 @@ _OPTIONS: Final = (
     " -c cursor_tuple_fraction=1"
 )
 _READ_ONLY: Final = " -c default_transaction_read_only=on"
+_KEYWORDS: Final = {"username": "user", "database": "dbname"}
+_REFUSED: Final = {"replication"}  # another protocol
 _DEFAULTS: Final = {
     "connect_timeout": "10",
     "keepalives_idle": "30",
@@ -95,92 +94,312 @@ _DEFAULTS: Final = {
 }
 
 
-class _Result:
-    """The rows of an open cursor, or all there are."""
+class _Connection:
+    def __init__(self, database: _Database) -> None:
+        self.transaction = Transaction.NONE
+        self._database = database
+        self._read_only = database.read_only
+        self._wire = Wire(database.open())
+        self._result: Rows | None = None
+        self._hidden = False  # the transaction that is open is ours
 
-    def __init__(
-        self, connection: _Connection, got: PGresult, *, text: bool, streaming: bool, count: int
-    ) -> None:
-        self.columns: list[ResultColumn] = []
-        self.count = count
-        self.streaming = streaming
-        self._connection = connection
-        self._failure: NotebookError | None = None
-        self._closed = False
-        self._loader = Transformer(connection.adapt)
-        self._got = got
-        self._at = 0  # rows of _got that have been handed out
-        self._step = _MOST_ROWS
-        if got.nfields:
-            self._describe(got, text=text)
-        self._take(got)
+    @property
+    def adapt(self) -> psycopg.Connection[Any]:
+        """What says how values are loaded."""
+        return self._wire.connection
 
-    def fetch(self, limit: int, /) -> list[Row]:
-        if self._failure is not None:
-            raise self._failure
-        if self._closed:
-            raise QueryError("the result is closed")
-        try:
-            return self._fetch(limit)
-        except NotebookError as failure:
-            self._failure = failure
-            self.streaming = False
-            raise
+    def execute(self, sql: str, parameters: Parameters | None = None, /) -> Rows:
+        return self._run(sql, parameters, text=False)
+
+    def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> TextRows:
+        return TextRows(self._run(sql, parameters, text=True))
+
+    def tables(self) -> list[Table]:
+        catalog = self._wire.connection.info.dbname
+        return [Table(catalog, *row) for row in self.ask(*rules.relations_query(rules.TABLES))]
+
+    def views(self) -> list[Table]:
+        catalog = self._wire.connection.info.dbname
+        return [Table(catalog, *row) for row in self.ask(*rules.relations_query(rules.VIEWS))]
+
+    def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
+        own = self._wire.connection.info.dbname
+        if catalog not in ("", own):
+            return []
+        return [Column(own, *row) for row in self.ask(*rules.columns_query(schema, table))]
+
+    def rollback(self) -> bool:
+        self._finish()
+        if self._wire.status == TransactionStatus.IDLE:
+            return False
+        with self._calling():
+            self._wire.run(b"ROLLBACK")
+        return True
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._got.clear()
-            if self.streaming:
-                self.streaming = False
-                self._connection.end_stream()
-
-    def _fetch(self, limit: int) -> list[Row]:
-        rows = self._load(limit)
-        while self.streaming and len(rows) < limit:
-            # One more, to see the end with the last row and not after it.
-            wanted = min(limit - len(rows) + 1, self._step)
-            got, self.streaming = self._connection.fetch_more(wanted)
-            self._take(got)
-            rows += self._load(limit - len(rows))
-        return rows
-
-    def _take(self, got: PGresult) -> None:
-        self._got = got
-        self._at = 0
-        self._loader.set_pgresult(got, set_loaders=False)
-        sample = range(0, got.ntuples, 1 + got.ntuples // 8)
-        sizes = [len(got.get_value(n, k) or b"") for n in sample for k in range(got.nfields)]
-        if sample:
-            self._step = max(1, min(_MOST_ROWS, _MOST_BYTES * len(sample) // (1 + sum(sizes))))
-
-    def _load(self, limit: int) -> list[Row]:
-        until = min(self._at + limit, self._got.ntuples)
         try:
-            rows = self._loader.load_rows(self._at, until, tuple)
-        except (psycopg.Error, ValueError, RecursionError) as exc:
-            raise QueryError(f"a value cannot be read: {exc}") from exc
-        self._at = until
-        return rows
+            with suppress(NotebookError):  # nobody is left to do anything about it
+                self._finish()
+        finally:
+            self._wire.close()  # the server rolls back
+            self.transaction = Transaction.NONE
 
-    def _describe(self, got: PGresult, *, text: bool) -> None:
-        oids = [got.ftype(number) for number in range(got.nfields)]
-        modifiers = [got.fmod(number) for number in range(got.nfields)]
-        kinds = [rules.type_name(*pair) for pair in zip(oids, modifiers, strict=True)]
-        if None in kinds:
-            told = self._connection.type_names(oids, modifiers)
-            kinds = [kind or name for kind, (name, _) in zip(kinds, told, strict=True)]
-            # Of one's own types, too, an array is a list.
-            oids = [
-                rules.TEXTS if array == "t" and rules.is_unknown(oid) else oid
-                for oid, (_, array) in zip(oids, told, strict=True)
-            ]
-        encoding = self._connection.encoding
-        names = unique_names(
-            (got.fname(number) or b"").decode(encoding, "replace") for number in range(got.nfields)
-        )
-        self.columns = [
-            ResultColumn(name, kind or "") for name, kind in zip(names, kinds, strict=True)
-        ]
-        seen = [rules.text_type(oid) for oid in oids] if text else oids
-        self._loader.set_loader_types(seen, Format.TEXT)
+    def interrupt(self) -> None:
+        self._wire.interrupt()
+
+    def fetch_more(self, wanted: int) -> tuple[PGresult, bool]:
+        """The next *wanted* rows of the cursor, and whether there may be others."""
+        with self._calling():
+            got = self._wire.run(_FETCH % wanted)
+            streaming = got.ntuples == wanted
+            if not streaming:
+                self._end_cursor()
+        return got, streaming
+
+    def end_stream(self) -> None:
+        with self._calling():
+            self._end_cursor()
+
+    def type_names(self, oids: list[int], modifiers: list[int]) -> list[Row]:
+        """For each its name, and "t" if it is an array."""
+        listed = [f"{{{','.join(map(str, numbers))}}}".encode() for numbers in (oids, modifiers)]
+        return texts(self._wire.run(TYPE_NAMES, listed), self.adapt)
+
+    def ask(self, query: str, names: Sequence[str]) -> list[Row]:
+        """Rows of the catalog, whatever else is open on this connection."""
+        if self._wire.status == TransactionStatus.INERROR:
+            # It takes no query before its end. What it has made is lost anyway.
+            beside = self._database.connect()
+            try:
+                return beside.ask(query, names)
+            finally:
+                beside.close()
+        sql, values = query.encode(), [self._wire.encoded(name) for name in names]
+        if self._wire.status == TransactionStatus.IDLE:
+            with self._calling():
+                return texts(self._wire.run(sql, values), self.adapt)
+        # An interrupt might hit the savepoint itself, and the transaction with it, to save
+        # milliseconds. The savepoint is for timeouts.
+        with self._wire.calling(undisturbed=True):
+            results = self._wire.run_all((_SAVE, None), (sql, values), (_RELEASE, None))
+            if failed(results[-1]):
+                self._all((_UNDO, None), (_RELEASE, None))
+                raise self._wire.failure(results[-1])
+            return texts(results[1], self.adapt)
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Wrap a call: it can be interrupted, and a transaction of ours ends if it fails."""
+        try:
+            with self._wire.calling():
+                yield
+        except NotebookError:
+            if self._hidden:
+                self._hidden = False
+                # What matters is what failed before; and with the connection goes the rest.
+                with suppress(NotebookError), self._wire.calling(undisturbed=True):
+                    self._wire.run(b"ROLLBACK")
+            raise
+        finally:
+            self.transaction = self._own_transaction()
+
+    def _own_transaction(self) -> Transaction:
+        match self._wire.status:
+            case TransactionStatus.INERROR:
+                return Transaction.FAILED
+            case TransactionStatus.INTRANS if not self._hidden:
+                return Transaction.OPEN
+        return Transaction.NONE
+
+    def _finish(self) -> None:
+        if self._result is not None:
+            self._result.close()
+            self._result = None
+
+    def _run(self, sql: str, parameters: Parameters | None, *, text: bool) -> Rows:
+        self._finish()
+        self._wire.encoded(sql)
+        found = statements(sql, POSTGRES)
+        if not found:
+            raise QueryError("no statement")
+        for number, statement in enumerate(found, 1):
+            before = after = ""
+            if len(found) > 1:
+                before = f"statement {number} of {len(found)}: "
+                after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
+            try:
+                if number < len(found):
+                    self._run_through(statement)
+                else:
+                    self._result = self._last(statement, parameters, text=text)
+            except NotebookError as exc:
+                exc.args = (f"{before}{exc}{after}",)
+                raise
+        assert self._result is not None  # noqa: S101  # there was a last statement
+        return self._result
+
+    def _run_through(self, statement: Statement) -> None:
+        prepared = Prepared.of(statement, None)
+        with self._located(prepared), self._calling():
+            self._direct(prepared, None, streaming=True)
+
+    def _last(self, statement: Statement, parameters: Parameters | None, *, text: bool) -> Rows:
+        prepared = Prepared.of(statement, parameters)
+        with self._located(prepared), self._calling():
+            values = self._values(prepared)
+            got = None
+            if rules.first_word(prepared.sql) in _WITH_ROWS:
+                got = self._declare(prepared, values)
+            if got is None:
+                got = self._direct(prepared, values)
+                count = -1 if got.nfields else got.command_tuples or 0
+                return Rows(self, got, text=text, streaming=False, count=count)
+            streaming, count = got.ntuples == _FIRST, -1
+            if not got.nfields:  # SELECT of nothing: rows to be counted
+                count = got.ntuples + (self._wire.run(_MOVE).command_tuples or 0)
+                streaming = False
+            if not streaming:
+                self._end_cursor()
+            return Rows(self, got, text=text, streaming=streaming, count=count)
+
+    @contextmanager
+    def _located(self, prepared: Prepared) -> Iterator[None]:
+        try:
+            yield
+        except NotebookError as exc:
+            exc.position = prepared.locate(exc.position)
+            raise
+
+    def _declare(self, prepared: Prepared, values: Values) -> PGresult | None:
+        """The first rows through a cursor; None if PostgreSQL has none for this statement, which
+        has not run then."""
+        hidden = self._wire.status == TransactionStatus.IDLE
+        before = self._opening(hidden=hidden)
+        after = [(_FETCH % _FIRST, None)]
+        if not hidden:  # a statement without a cursor must not spoil the user's transaction
+            before, after = [*before, (_SAVE, None)], [(_RELEASE, None), *after]
+        self._hidden = hidden
+        declare = (_DECLARE + self._wire.encoded(prepared.sql), values)
+        results = self._wire.run_all(*before, declare, *after)
+        if not failed(results[-1]):
+            return results[-1]
+        refused = len(results) == len(before) + 1
+        if not refused or sqlstate(results[-1]) not in _NO_CURSOR:
+            raise self._wire.failure(results[-1], shift=len(_DECLARE) if refused else 0)
+        if hidden:
+            self._all((b"ROLLBACK", None))
+            self._hidden = False
+        else:
+            self._all((_UNDO, None), (_RELEASE, None))
+        return None
+
+    def _direct(self, prepared: Prepared, values: Values, *, streaming: bool = False) -> PGresult:
+        """Run a statement as it stands; with *streaming*, nobody wants its rows."""
+        sql = self._wire.encoded(prepared.sql)
+        run = self._wire.run_through if streaming else self._wire.run
+        if not self._read_only:
+            got = run(sql, values)
+            undone = got.command_status == b"ROLLBACK"
+            if undone and rules.first_word(prepared.sql) not in ("ROLLBACK", "ABORT"):
+                # COMMIT of a failed transaction, which the server answers without an error.
+                raise QueryError("the transaction had failed and was rolled back")
+            return got
+        hidden = self._wire.status == TransactionStatus.IDLE
+        opening = self._opening(hidden=hidden)
+        if hidden and rules.first_word(prepared.sql) in ("BEGIN", "START"):
+            # Its modes come before the first snapshot. Whatever it says, the next statement is
+            # in a transaction that is READ ONLY again before it runs.
+            opening = opening[:1]
+        self._hidden = hidden
+        self._all(*opening)
+        got = run(sql, values)
+        if got.command_status in (b"BEGIN", b"START TRANSACTION"):
+            self._hidden = False  # the user's from now on
+        elif hidden:
+            if self._wire.status != TransactionStatus.IDLE:
+                self._wire.run(b"COMMIT")
+            self._hidden = False
+        return got
+
+    def _opening(self, *, hidden: bool) -> list[Query]:
+        """What comes before a statement: the beginning of a *hidden* transaction, and what makes
+        the one around it READ ONLY for good."""
+        if not self._read_only:
+            return [(b"BEGIN", None)] if hidden else []
+        if self._wire.status == TransactionStatus.INERROR:
+            return []
+        mode = b"BEGIN READ ONLY" if hidden else b"SET TRANSACTION READ ONLY"
+        return [(mode, None), (b"SELECT 1", None)]  # the latter takes the snapshot
+
+    def _end_cursor(self) -> None:
+        if self._hidden:
+            self._wire.run(b"COMMIT")
+            self._hidden = False
+        elif self._wire.status == TransactionStatus.INTRANS:
+            self._wire.run(b"CLOSE notebook_rpc")
+
+    def _values(self, prepared: Prepared) -> Values:
+        parameters = prepared.parameters
+        if len(parameters) > _MOST_PARAMETERS:
+            raise QueryError(f"PostgreSQL takes at most {_MOST_PARAMETERS} parameters")
+        oids = [0] * len(parameters)
+        if any(isinstance(value, list | tuple) for value in parameters):
+            oids = self._wire.described(self._wire.encoded(prepared.sql))
+        texts = map(rules.parameter_text, parameters, oids)
+        return [None if text is None else self._wire.encoded(text) for text in texts]
+
+    def _all(self, *queries: Query) -> None:
+        results = self._wire.run_all(*queries)
+        if results and failed(results[-1]):
+            raise self._wire.failure(results[-1])
+
+
+class _Database:
+    def __init__(self, parameters: Mapping[str, str], *, read_only: bool) -> None:
+        self.read_only = read_only
+        self._parameters = parameters
+        self._adapters = adapters()
+        with closing(self.open()) as connection:
+            info = connection.info
+            self._description = f"PostgreSQL {info.dbname} at {info.host}:{info.port}"
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+    def open(self) -> psycopg.Connection[Any]:
+        given: dict[str, Any] = dict(self._parameters)
+        try:
+            return psycopg.connect(**given, autocommit=True, context=self._adapters)
+        except psycopg.ProgrammingError as exc:
+            raise InvalidParams(f"the properties are malformed: {exc}") from exc
+        except psycopg.Error as exc:
+            for name in given:  # libpq's words; it reads them when it connects
+                if f"invalid {name} value" in str(exc):
+                    raise InvalidParams(f"property {name}: {exc}") from exc
+            raise DatabaseUnavailable(str(exc).strip()) from exc
+
+    def connect(self) -> _Connection:
+        return _Connection(self)
+
+    def close(self) -> None:
+        """Nothing is shared by the connections."""
+
+
+class _Driver:
+    def open(self, properties: Mapping[str, str], /, *, read_only: bool = False) -> _Database:
+        known = {option.keyword.decode(): option for option in Conninfo.get_defaults()}
+        given = {_KEYWORDS.get(name, name): value for name, value in properties.items()}
+        for name in sorted(given.keys() - known.keys() | given.keys() & _REFUSED):
+            raise InvalidParams(f"property {name}: libpq has no such parameter for us")
+        for name, value in given.items():
+            if "\0" in value or not value.isprintable():
+                raise InvalidParams(f"property {name} has a character that is not printable")
+        if not re.fullmatch(r"(\d{1,5}(,\d{1,5})*)?", given.get("port", ""), re.ASCII):
+            raise InvalidParams(f"property port: {given['port']!r} is no port")
+        options = given.get("options") or (known["options"].val or b"").decode()
+        given["options"] = f"{_OPTIONS} {options}{_READ_ONLY if read_only else ''}"
+        return _Database(_DEFAULTS | given, read_only=read_only)
+
+
+DRIVER = _Driver()

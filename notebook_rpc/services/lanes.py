@@ -137,12 +137,14 @@ class Lane:
         """
         connection = await self.open()
         interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
+        in_transaction = connection.transaction is not Transaction.NONE
         try:
             return await self._workers.run(partial(work, connection), interrupt)
         except DatabaseUnavailable as exc:
-            lost = connection.transaction is not Transaction.NONE
             await self._give_up()
-            what = "the connection and its transaction are" if lost else "the connection is"
+            what = "the connection is"
+            if in_transaction:
+                what = "the connection and its transaction are"
             raise DatabaseUnavailable(f"{exc} ({what} lost; the next call gets a new one)") from exc
 
     async def open(self) -> Connection:

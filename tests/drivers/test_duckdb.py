@@ -388,6 +388,7 @@ def test_the_state_of_a_transaction_is_the_engine_s(connection: _Connection) -> 
     assert state_after(fatal) is Transaction.NONE
     assert state_after("begin") is Transaction.OPEN
     assert state_after("select nowhere") is Transaction.OPEN  # the binder's errors are harmless
+    assert state_after("select 1") is Transaction.OPEN  # and to have asked is no hindrance
     assert state_after(fatal) is Transaction.FAILED
     assert state_after("rollback") is Transaction.NONE
 

@@ -1,6 +1,7 @@
 """Ten sessions at once, reading and writing: nothing lost, nothing doubled, nothing half done.
 
-It takes a few seconds, or as many as NOTEBOOK_RPC_TEST_SECONDS says.
+It takes a few seconds, or as many as NOTEBOOK_RPC_TEST_SECONDS says; on a slow machine, until each
+session has done everything once.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class Tally:
     conflicts: int = 0
     kept: int = 0  # rows 1 to so many are in the log
     undone: int = 0
+
+    @property
+    def did_everything(self) -> bool:
+        return min(self.increments, self.kept, self.undone) > 0
 
 
 def increment(client: Client, tally: Tally) -> None:
@@ -88,7 +93,7 @@ def together(url: str, endless: str) -> None:
 
     def live(client: Client, tally: Tally) -> Tally:
         end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while time.monotonic() < end or not tally.did_everything:
             (deed,) = random.choices(deeds, (4, 4, 4, 1))  # noqa: S311
             deed(client, tally)
         return tally
@@ -107,8 +112,6 @@ def together(url: str, endless: str) -> None:
         assert [(row["who"], row["number"]) for row in logged] == [
             (str(tally.who), str(n + 1)) for tally in tallies for n in range(tally.kept)
         ]
-        for deed in ("increments", "kept", "undone"):
-            assert sum(getattr(tally, deed) for tally in tallies) > SESSIONS, (deed, tallies)
         print(tallies)  # noqa: T201  # for whoever lets it run longer
 
 

@@ -1,0 +1,242 @@
+"""How a check is run: its verdict, its limit of time, and what it leaves in the database."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from notebook_rpc.conformance import calls, drivers
+from notebook_rpc.conformance.dialects import DIALECTS
+from notebook_rpc.conformance.drivers import Check, Verdict, run
+from notebook_rpc.conformance.outcomes import Failed, Skipped, Unchecked
+from notebook_rpc.conformance.subject import PREFIX, Subject
+from notebook_rpc_drivers import sqlite
+from tests.conformance.broken import Driver, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from notebook_rpc.conformance.drivers import Finding
+
+SQLITE = DIALECTS["sqlite"]
+
+
+@pytest.fixture
+def properties(tmp_path: Path) -> dict[str, str]:
+    return {"database": str(tmp_path / "a.sqlite")}
+
+
+def judged(
+    function: Callable[[Subject], None],
+    properties: dict[str, str],
+    quirks: dict[str, str] | None = None,
+    seconds: float = 10.0,
+    **faults: Fault,
+) -> Finding:
+    dialect = dataclasses.replace(SQLITE, quirks=quirks or {})
+    return run(Check("things", function), Driver(**faults), properties, dialect, seconds)
+
+
+def it_works(subject: Subject) -> None:
+    """All is well."""
+    subject.create(subject.connect())
+
+
+def it_fails(subject: Subject) -> None:
+    """It makes a table, and
+    fails.
+
+    This is not part of the sentence.
+    """
+    subject.create(subject.connect())
+    raise Failed("it is broken")
+
+
+def it_skips(_: Subject) -> None:
+    raise Skipped("there is none")
+
+
+def it_cannot_tell(_: Subject) -> None:
+    raise Unchecked("nobody knows")
+
+
+def tables(properties: dict[str, str]) -> list[str]:
+    database = sqlite.DRIVER.open(properties)
+    connection = database.connect()
+    found = [table.table for table in connection.tables()]
+    connection.close()
+    database.close()
+    return found
+
+
+def test_a_check_has_the_name_and_the_sentence_of_its_function() -> None:
+    check = Check("things", it_fails)
+    assert (check.name, check.sentence) == ("it-fails", "It makes a table, and fails.")
+
+
+def test_every_check_has_a_name_of_its_own_and_a_sentence() -> None:
+    assert len({check.name for check in drivers.CHECKS}) == len(drivers.CHECKS)
+    assert all(check.sentence.endswith(".") for check in drivers.CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("function", "quirks", "verdict", "message"),
+    [
+        (it_works, {}, Verdict.OK, ""),
+        (it_fails, {}, Verdict.FAILED, "it is broken"),
+        (it_skips, {}, Verdict.SKIPPED, "there is none"),
+        (it_cannot_tell, {}, Verdict.UNCHECKED, "nobody knows"),
+        (it_cannot_tell, {"it-cannot-tell": "it never could"}, Verdict.UNCHECKED, "nobody knows"),
+        (it_fails, {"it-fails": "it never could"}, Verdict.QUIRK, "it never could"),
+        (it_skips, {"it-skips": "it never could"}, Verdict.SKIPPED, "there is none"),
+        (
+            it_works,
+            {"it-works": "it never could"},
+            Verdict.FAILED,
+            "it passes, and so is no quirk any more; remove it from the dialect: it never could",
+        ),
+    ],
+)
+def test_verdicts(
+    properties: dict[str, str],
+    function: Callable[[Subject], None],
+    quirks: dict[str, str],
+    verdict: Verdict,
+    message: str,
+) -> None:
+    finding = judged(function, properties, quirks)
+    assert (finding.verdict, finding.message) == (verdict, message)
+
+
+def test_a_bug_of_the_driver_is_shown_with_its_place(properties: dict[str, str]) -> None:
+    def tables(_: Any) -> Any:
+        raise KeyError("oid")
+
+    def it_asks(subject: Subject) -> None:
+        subject.connect().tables()
+
+    finding = judged(it_asks, properties, tables=tables)
+    assert finding.verdict is Verdict.FAILED
+    assert finding.message.startswith(f"not a NotebookError, but KeyError('oid'), in {__file__}")
+
+
+@pytest.mark.parametrize("function", [it_works, it_fails])
+def test_what_a_check_made_is_dropped_and_nothing_else(
+    properties: dict[str, str], function: Callable[[Subject], None]
+) -> None:
+    database = sqlite.DRIVER.open(properties)
+    database.connect().execute(f"create table somebodys (id integer); create table {PREFIX} (id)")
+    database.close()
+    judged(function, properties)
+    assert sorted(tables(properties)) == sorted(["somebodys", PREFIX])
+
+
+def test_views_and_open_transactions_are_no_obstacle(properties: dict[str, str]) -> None:
+    def it_makes_a_mess(subject: Subject) -> None:
+        connection = subject.connect()
+        table = subject.create(connection, "a b")
+        subject.create_view(connection, "seen", f"select id from {table}")
+        connection.execute(f"begin; insert into {table} values (1)")
+        subject.connect().execute(subject.rows(100_000)).fetch(1)
+        raise Failed("it is broken")
+
+    assert judged(it_makes_a_mess, properties).message == "it is broken"
+    assert tables(properties) == []
+
+
+def test_what_cannot_be_dropped_is_named(properties: dict[str, str]) -> None:
+    def execute(connection: Any, sql: str, parameters: Any) -> Any:
+        return connection.execute(sql.replace("drop table", "drop view"), parameters)
+
+    for function, before in ((it_works, ""), (it_fails, "it is broken; ")):
+        finding = judged(function, properties, execute=execute)
+        assert finding.verdict is Verdict.FAILED
+        assert finding.message.startswith(f"{before}left behind in the database: {PREFIX}")
+
+
+def test_what_takes_too_long_is_interrupted(properties: dict[str, str]) -> None:
+    def it_hangs(subject: Subject) -> None:
+        connection = subject.connect()
+        subject.create(connection)
+        connection.execute(str(SQLITE.endless)).fetch(1)
+
+    finding = judged(it_hangs, properties, seconds=0.05)
+    assert (finding.verdict, finding.message) == (
+        Verdict.FAILED,
+        "it had not ended after 0.05 s",
+    )
+    assert tables(properties) == []
+
+
+def test_a_thread_that_cannot_be_stopped_is_left_behind_but_not_its_tables(
+    properties: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "GRACE", 0.3)
+    end = threading.Event()
+
+    def it_hangs(subject: Subject) -> None:
+        subject.create(subject.connect())
+        end.wait()
+
+    try:
+        finding = judged(it_hangs, properties, seconds=0.05)
+    finally:
+        end.set()
+    assert finding.message == (
+        "it had not ended after 0.05 s; a thread is left behind that cannot be stopped"
+    )
+    assert tables(properties) == []
+
+
+def test_a_call_that_cannot_be_stopped_is_left_behind(
+    properties: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "STUBBORN", 0.05)
+    end = threading.Event()
+
+    def it_interrupts(subject: Subject) -> None:
+        connection = subject.connect()
+        subject.create(connection)
+        subject.interrupted(connection, end.wait, after=0.0)
+
+    try:
+        finding = judged(it_interrupts, properties)
+    finally:
+        end.set()
+    assert finding.message.startswith("a call goes on although it was interrupted for ")
+    assert finding.message.endswith("; a thread is left behind that cannot be stopped")
+    assert tables(properties) == []
+
+
+def test_calls_do_not_begin_while_an_interrupt_runs() -> None:
+    """That is the port's rule, which `calls.Turns` keeps for the checks."""
+    log: list[str] = []
+    interrupting, go_on = threading.Event(), threading.Event()
+
+    class Connection:
+        def interrupt(self) -> None:
+            log.append("interrupt begins")
+            interrupting.set()
+            go_on.wait()
+            log.append("interrupt ends")
+
+    turns = calls.Turns(Connection())  # type: ignore[arg-type]  # all of it that is used
+    turns.interrupt()  # without a call there is nothing to interrupt
+    assert log == []
+
+    def first() -> None:
+        hammer = calls.Call(turns.interrupt)
+        interrupting.wait()
+        assert not hammer.ended()
+
+    call = calls.Call(lambda: (turns.call(first), turns.call(lambda: log.append("second"))))
+    interrupting.wait()
+    assert not call.ended(0.05)
+    go_on.set()
+    assert call.ended(10.0)
+    call.outcome()
+    assert log == ["interrupt begins", "interrupt ends", "second"]
