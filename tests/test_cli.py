@@ -209,3 +209,34 @@ def test_a_system_that_allows_no_more_files_is_served_with_what_there_is(
     with monkeypatch.context() as patched:
         patched.setattr(resource, "setrlimit", refuse)
         assert cli.main(["serve"]) == 0
+
+
+def test_the_settings_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "show", "--port", "7", "--bearer-token", "s3cret"]) == 0
+    shown = capsys.readouterr().out
+    assert "port = 7  # --port\n" in shown
+    assert "s3cret" not in shown
+
+
+def test_the_settings_can_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "check"]) == 0
+    assert capsys.readouterr().out == "The settings can be used.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "--insecure"),
+        (["--port", "many"], "--port must be a whole number"),
+        (["duckbd://"], "did you mean 'duckdb'?"),
+        (["--connection", "a=duckdb://", "--connection", "a=sqlite://"], "two connections"),
+        (["--tls-cert", "/nonexistent/a", "--tls-key", "/nonexistent/a"], "cannot read"),
+        (["--bearer-token-file", "/nonexistent/a"], "cannot read"),
+    ],
+)
+def test_what_is_wrong_with_the_settings_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["config", "check", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
