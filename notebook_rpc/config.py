@@ -183,6 +183,9 @@ class Settings:
     max_header: int = _setting(64 * 1024, _size, "SIZE", "size of a request's head")
     max_body: int = _setting(64 * 1024 * 1024, _size, "SIZE", "size of a request's body")
     max_page: int = _setting(64 * 1024 * 1024, _size, "SIZE", "size of a page of rows")
+    max_unsent: int = _setting(
+        256 * 1024 * 1024, _size, "SIZE", "size of all pages together that wait for slow readers"
+    )
     max_batch: int = _setting(1000, _positive, "N", "requests in a JSON-RPC batch")
     session_timeout: float = _setting(
         1800.0, _seconds, "SECONDS", "time until a session that nobody uses ends"

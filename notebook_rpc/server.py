@@ -21,6 +21,7 @@ from notebook_rpc.gate import Gate
 from notebook_rpc.meters import Meters
 from notebook_rpc.sansio import urls
 from notebook_rpc.sansio.auth import Access
+from notebook_rpc.sansio.budget import Budget
 from notebook_rpc.sansio.tokens import Token, Tokens, User
 from notebook_rpc.sansio.tokens import parse as parse_tokens
 from notebook_rpc.services.connections import Connections
@@ -192,12 +193,12 @@ async def _serve_databases(
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
-    meters = Meters()
+    meters, budget = Meters(), Budget(settings.max_unsent)
 
     def make(connection: str) -> Session:
         connect = partial(connections.connect, connection)
         seconds = settings.query_timeout or math.inf
-        return Session(connect, workers, settings.max_page, seconds, meters)
+        return Session(connect, workers, settings.max_page, seconds, meters, budget)
 
     default = make(DEFAULT)
     await default.open()
@@ -208,7 +209,7 @@ async def _serve_databases(
         idle_seconds=settings.session_timeout,
     )
     try:
-        options = Options(settings.max_batch, settings.stack_traces, meters.error)
+        options = Options(settings.max_batch, settings.stack_traces, meters.error, budget.hold)
         if settings.stdio:
             await _serve_stdio(settings, default, options, stop)
             return

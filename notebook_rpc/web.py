@@ -52,12 +52,14 @@ with it; if it raises, the client sees a body that was cut off, never one that l
 class Response:
     """An answer. A sequence of pieces is sent as it is, without being joined first.
 
-    Content-Length, Transfer-Encoding and Date are the transport's to set.
+    Content-Length, Transfer-Encoding and Date are the transport's to set. ``done`` is called
+    when the body is needed no more, sent or not.
     """
 
     status: int = 200
     headers: Headers = ()
     body: bytes | Sequence[bytes] | Stream = b""
+    done: Callable[[], None] | None = None
 
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]

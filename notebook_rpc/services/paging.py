@@ -64,12 +64,15 @@ class Pages:
             return None
         return self.page(limit)
 
-    def page(self, limit: int) -> Page:
-        """The next rows, at most *limit* (positive); ``EMPTY`` at the end only."""
+    def page(self, limit: int, at_most: int | None = None) -> Page:
+        """The next rows, at most *limit* (positive); ``EMPTY`` at the end only.
+
+        *at_most* is a number of bytes that may be below the bound of every page.
+        """
         if self._lost:
             raise Cancelled("the result was lost with a call or the connection; call finish")
         pieces = [b"["]
-        room = self._max_bytes - len("[]")
+        room = (self._max_bytes if at_most is None else at_most) - len("[]")
         while limit > 0:
             if not self._held:
                 self._held = list(self._fetch(limit, room))

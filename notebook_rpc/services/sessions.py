@@ -18,6 +18,7 @@ import trio
 
 from notebook_rpc.driver import SupportsText
 from notebook_rpc.sansio import session as machine
+from notebook_rpc.sansio.budget import SHARE, Budget
 from notebook_rpc.sansio.session import Call, State
 from notebook_rpc.sansio.values import TextRows
 from notebook_rpc.services.lanes import Lane
@@ -83,8 +84,11 @@ class Session:
         max_page_bytes: int,
         max_seconds: float = math.inf,
         meter: Meter | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """*max_seconds* is how long a call may ask the database before it is interrupted."""
+        """*max_seconds* is how long a call may ask the database before it is interrupted. Pages
+        keep within *budget*, which sessions may share."""
+        self._budget = budget or Budget(SHARE * max_page_bytes)
         self._meter = meter or Unread()
         self._limit = self._seconds = max_seconds
         self._max_page_bytes = max_page_bytes
@@ -148,7 +152,8 @@ class Session:
             before = result.rows_read
             page = result.ready(limit)
             if page is None:
-                page = await self._read(Call.PAGE, lambda _: result.page(limit))
+                with self._budget.making(self._max_page_bytes) as room:
+                    page = await self._read(Call.PAGE, lambda _: result.page(limit, room))
             self._meter.page(result.rows_read - before, sum(map(len, page)))
             return page
 

@@ -101,11 +101,13 @@ class Sessions(Protocol):
 @dataclass(frozen=True, slots=True)
 class Options:
     """``max_batch`` is the most calls of one batch; ``stack_traces``: errors have them;
-    ``on_error`` hears the slug of each error that a client is told."""
+    ``on_error`` hears the slug of each error that a client is told, ``hold`` the size of each
+    answer, until it calls what ``hold`` has returned."""
 
     max_batch: int
     stack_traces: bool = False
     on_error: Callable[[str], None] = lambda _: None
+    hold: Callable[[int], Callable[[], None]] = lambda _: lambda: None
 
 
 class Dialogue:
@@ -142,9 +144,13 @@ class Dialogue:
         for call in calls:
             answer = await self._answer_one(call)
             if answer is not None:
-                await send(opening + answer[0])
-                for piece in answer[1:]:
-                    await send(piece)
+                release = self._options.hold(sum(map(len, answer)))
+                try:
+                    await send(opening + answer[0])
+                    for piece in answer[1:]:
+                        await send(piece)
+                finally:
+                    release()
                 opening = b","
         await send(b"]")
 
@@ -249,7 +255,11 @@ class Rpc:
         if not _is_json(request):
             return Response(415)
         answer = await dialogue.answer(request.body)
-        return Response(204) if answer is None else Response(200, JSON, answer)
+        if answer is None:
+            return Response(204)
+        if callable(answer):
+            return Response(200, JSON, answer)
+        return Response(200, JSON, answer, self._options.hold(sum(map(len, answer))))
 
     def _in_use(self, id_: str, user: User, body: Stream) -> Stream:
         async def stream(send: Send) -> None:

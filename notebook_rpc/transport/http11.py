@@ -168,7 +168,11 @@ class Connection:
             request.body = await self._read_body(head)
         self._phase = Phase.ANSWERING
         response = await self._inbox.attend(self._handle(handler, request))
-        return await self._respond(head, response)
+        try:
+            return await self._respond(head, response)
+        finally:
+            if response.done is not None:
+                response.done()
 
     # Receiving
 
@@ -266,12 +270,14 @@ class Connection:
         return admitted
 
     async def _handle(self, handler: Handler, request: Request) -> Response:
+        done: Callable[[], None] | None = None
         try:
             response = await handler(request)
+            done = response.done
             self._heads.opening(response.status, response.headers)
         except Exception:  # as above
             logger.exception("the handler of %s %r failed", request.method, request.path)
-            return Response(500)
+            return Response(500, done=done)
         return response
 
     async def _refuse(self, head: Head, response: Response) -> bool:

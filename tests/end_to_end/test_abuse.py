@@ -166,3 +166,25 @@ def test_over_the_connection_limit_newcomers_are_told_to_come_back() -> None:
                     break
                 except OSError:  # the first two are not gone yet
                     later.connection.close()
+
+
+def test_slow_readers_do_not_add_up() -> None:
+    """Ten of them ask for pages of 16 MiB, and read none for now; later all rows are there."""
+    rows = 40_000
+    query = f"select range as n, repeat('x', 1000) as t from range({rows})"
+    with Server("--max-page", "16MiB", "--max-unsent", "16MiB") as server:
+        clients = [server.session() for _ in range(10)]
+        for client in clients:
+            client.call("execute", query)
+        before = server.memory()
+        for client in clients:
+            client.send("page", rows)
+        for client in clients:  # its answer has begun: the page was made
+            select.select([client.connection.sock], [], [], 30)
+        assert server.peak_memory() - before < 60 * 1024 * 1024  # and not 160 MiB
+        for client in clients:
+            read = len(client.receive())
+            while page := client.call("page", rows):
+                read += len(page)
+            assert read == rows
+            client.connection.close()

@@ -162,7 +162,7 @@ async def test_a_cancelled_call_is_interrupted_until_it_stops(
             scope.cancel()
     assert scope.cancelled_caught
     assert work.stopped.is_set()
-    assert work.interrupts == needed
+    assert work.interrupts >= needed  # one may overlap the end of the work
 
 
 async def test_interrupts_follow_soon_and_then_every_50_ms(

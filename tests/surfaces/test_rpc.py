@@ -502,3 +502,31 @@ async def test_a_session_is_in_use_while_a_batch_is_being_answered(client: Clien
     await response.body(send)
     assert set(users) == {1}
     assert client.others.users == 0
+
+
+async def test_the_size_of_each_answer_is_held_until_it_was_sent() -> None:
+    held: list[int] = []
+
+    def hold(size: int) -> Callable[[], None]:
+        held.append(size)
+        return lambda: held.remove(size)
+
+    client = Client(Options(max_batch=5, hold=hold))
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tables"}
+    response = await client.post(call)
+    assert isinstance(response.body, list | tuple)
+    assert held == [sum(map(len, response.body))]
+    assert response.done is not None
+    response.done()
+    assert held == []
+
+    during: list[list[int]] = []
+
+    async def send(_: bytes) -> None:
+        during.append(list(held))
+
+    response = await client.post([call, call])
+    assert callable(response.body)
+    await response.body(send)
+    assert all(len(sizes) == 1 for sizes in during[:-1])  # the last one is the closing bracket
+    assert held == []

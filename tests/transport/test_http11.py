@@ -468,6 +468,36 @@ async def test_so_is_a_refusal_that_cannot_be_sent(caplog: pytest.LogCaptureFixt
     assert caplog.messages == ["admitting GET '/' failed"]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response(body=b"hello"),
+        Response(204),
+        Response(body=[b"x" * PIECE, b"y"]),
+        Response(200, ((b"date", b"mine"),)),  # which cannot be sent
+    ],
+    ids=["small", "none", "large", "wrong"],
+)
+async def test_a_handler_hears_when_its_answer_is_needed_no_more(answer: Response) -> None:
+    done: list[int] = []
+    stream = ScriptedStream([GET])
+    answer.done = lambda: done.append(len(stream.sent))
+    await serve_connection(stream, answering(answer), wall_clock=lambda: 0)
+    assert done == [len(stream.sent)]  # once, behind the last byte
+
+
+async def test_also_if_the_client_takes_nothing(autojump_clock: MockClock) -> None:
+    class Stuck(ScriptedStream):
+        async def send_all(self, _data: bytes | bytearray | memoryview) -> None:
+            await trio.sleep_forever()
+
+    done: list[float] = []
+    answer = Response(body=b"hello", done=lambda: done.append(autojump_clock.current_time()))
+    await serve_connection(Stuck([GET]), answering(answer), Limits(send_seconds=60))
+    assert len(done) == 1
+    assert 59 <= done[0] <= 60
+
+
 async def test_a_client_that_leaves_cancels_its_handler(caplog: pytest.LogCaptureFixture) -> None:
     log: list[str] = []
 
