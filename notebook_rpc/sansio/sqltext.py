@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # Names may hold any character beyond ASCII, blanks and symbols included.
 _LETTER: Final = r"[a-zA-Z_\x80-\U0010ffff]"
 _LETTERS: Final = r"[\w\x80-\U0010ffff]*+"
-_BLOCK: Final = r"BEGIN(?= (?!TRAN|WORK|ISOLATION|READ|DISTRIBUTED)\w)"
+# For ``wholes``: BEGIN, if it begins no transaction.
+BLOCK: Final = r"BEGIN(?= (?!TRAN|WORK|ISOLATION|READ|DISTRIBUTED)\w)"
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,11 @@ TSQL: Final = Dialect(
     brackets=True,
     nested_comments=True,
     # A variable lives as long as the batch that declares it; a routine's body is all its batch.
-    wholes=rf"DECLARE|IF|WHILE|{_BLOCK}"
+    wholes=rf"DECLARE|IF|WHILE|{BLOCK}"
     r"|(CREATE|ALTER) (OR ALTER )?(PROC|PROCEDURE|FUNCTION|TRIGGER)",
 )
 ORACLE: Final = Dialect(
-    wholes=rf"DECLARE|{_BLOCK}|CREATE (OR REPLACE )?((NON)?EDITIONABLE )?"
+    wholes=rf"DECLARE|{BLOCK}|CREATE (OR REPLACE )?((NON)?EDITIONABLE )?"
     r"(FUNCTION|PROCEDURE|PACKAGE|TRIGGER|TYPE)",
 )
 
