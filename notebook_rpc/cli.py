@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             case _:
                 return _check_driver(arguments)
     except EXPECTED as exc:
-        print(f"notebook-rpc: {exc}", file=sys.stderr)  # noqa: T201  # the one line
+        reason = " ".join(str(exc).split())  # databases like to say it in several lines
+        print(f"notebook-rpc: {reason}", file=sys.stderr)  # noqa: T201  # the one line
         return next(code for kind, code in EXIT_CODES.items() if isinstance(exc, kind))
 
 

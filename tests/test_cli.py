@@ -89,7 +89,7 @@ def test_every_url_is_announced_on_a_line_of_its_own_and_at_once(
         (ConfigError("the URL is malformed"), 2),
         (binding.Refused("add --insecure"), 2),
         (binding.CannotBind("the address is in use"), 3),
-        (DatabaseUnavailable("no such file"), 4),
+        (DatabaseUnavailable("no such file,\n\tsays  the database\n"), 4),
     ],
 )
 def test_a_failure_is_an_exit_code_and_one_line_on_standard_error(
@@ -103,7 +103,8 @@ def test_a_failure_is_an_exit_code_and_one_line_on_standard_error(
 
     serving(serve)
     assert cli.main(["serve"]) == code
-    assert capsys.readouterr() == ("", f"notebook-rpc: {failure}\n")
+    reason = " ".join(str(failure).split())
+    assert capsys.readouterr() == ("", f"notebook-rpc: {reason}\n")
 
 
 def test_a_bug_is_not_dressed_up_as_an_expected_failure(serving: Callable[[Serve], None]) -> None:
