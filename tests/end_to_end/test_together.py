@@ -47,8 +47,8 @@ def increment(client: Client, tally: Tally) -> None:
     """Add one to the counter everybody adds to; a conflict is undone and tried again later."""
     try:
         client.rows("begin")
-        client.rows("select n from counter")
-        client.rows("update counter set n = n + 1")
+        client.rows("select n from together_counter")
+        client.rows("update together_counter set n = n + 1")
         client.rows("commit")
     except RpcError as refused:
         if refused.data["slug"] != "query-error":
@@ -61,7 +61,7 @@ def increment(client: Client, tally: Tally) -> None:
 
 
 def write(client: Client, tally: Tally) -> None:
-    client.call("execute", f"insert into log values ({tally.who}, {tally.kept + 1})")
+    client.call("execute", f"insert into together_log values ({tally.who}, {tally.kept + 1})")
     assert client.call("count") == 1
     client.call("finish")
     tally.kept += 1
@@ -70,7 +70,7 @@ def write(client: Client, tally: Tally) -> None:
 def read(client: Client, tally: Tally) -> None:
     """All rows written so far, once each and in order, in pages of any size."""
     rows = client.rows(
-        f"select number from log where who = {tally.who} order by number",
+        f"select number from together_log where who = {tally.who} order by number",
         page=random.randint(1, 50),  # noqa: S311
     )
     assert [row["number"] for row in rows] == [str(n + 1) for n in range(tally.kept)]
@@ -79,7 +79,7 @@ def read(client: Client, tally: Tally) -> None:
 def be_interrupted(endless: str) -> Callable[[Client, Tally], None]:
     def interrupted(client: Client, tally: Tally) -> None:
         client.rows("begin")
-        client.rows(f"insert into log values ({tally.who}, {tally.kept + 1})")
+        client.rows(f"insert into together_log values ({tally.who}, {tally.kept + 1})")
         with pytest.raises(RpcError, match="its transaction was rolled back") as caught:
             client.call("execute", endless, None, 0.05)
         assert caught.value.data["slug"] == "query-timeout"
@@ -99,19 +99,21 @@ def together(url: str, endless: str) -> None:
         return tally
 
     with Server(url) as server, server.client() as witness, ThreadPoolExecutor(SESSIONS) as pool:
-        witness.rows("create table counter (n bigint)")
-        witness.rows("insert into counter values (0)")
-        witness.rows("create table log (who integer, number integer)")
+        witness.rows("create table together_counter (n bigint)")
+        witness.rows("insert into together_counter values (0)")
+        witness.rows("create table together_log (who integer, number integer)")
         clients = [server.session() for _ in range(SESSIONS)]
         tallies = list(pool.map(live, clients, map(Tally, range(SESSIONS))))
         for client in clients:
             client.connection.close()
-        ((counted,),) = [row.values() for row in witness.rows("select n from counter")]
+        ((counted,),) = [row.values() for row in witness.rows("select n from together_counter")]
         assert int(counted or 0) == sum(tally.increments for tally in tallies)
-        logged = witness.rows("select who, number from log order by who, number", page=1000)
+        logged = witness.rows("select who, number from together_log order by who, number", page=1000)
         assert [(row["who"], row["number"]) for row in logged] == [
             (str(tally.who), str(n + 1)) for tally in tallies for n in range(tally.kept)
         ]
+        witness.rows("drop table together_counter")
+        witness.rows("drop table together_log")
         print(tallies)  # noqa: T201  # for whoever lets it run longer
 
 
