@@ -108,7 +108,8 @@ def together(url: str, endless: str) -> None:
             client.connection.close()
         ((counted,),) = [row.values() for row in witness.rows("select n from together_counter")]
         assert int(counted or 0) == sum(tally.increments for tally in tallies)
-        logged = witness.rows("select who, number from together_log order by who, number", page=1000)
+        everything = "select who, number from together_log order by who, number"
+        logged = witness.rows(everything, page=1000)
         assert [(row["who"], row["number"]) for row in logged] == [
             (str(tally.who), str(n + 1)) for tally in tallies for n in range(tally.kept)
         ]
