@@ -5,13 +5,24 @@ from __future__ import annotations
 import socket
 import ssl
 import stat
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
 
-from notebook_rpc.binding import CannotBind, Refused, bind, check_safety, removed_at_the_end
+import notebook_rpc
+from notebook_rpc.binding import (
+    CannotBind,
+    Refused,
+    bind,
+    check_safety,
+    check_tls,
+    removed_at_the_end,
+)
 from notebook_rpc.config import ConfigError, Settings
 
 LOOPBACK = ["127.0.0.1", "::1", "localhost", "LOCALHOST", "127.3.2.1"]
@@ -80,19 +91,82 @@ async def test_the_url_says_where(issued: Settings) -> None:
 async def test_what_does_not_fit_together_is_refused(
     issued: Settings, changed: dict[str, object], message: str
 ) -> None:
+    settings = replace(issued, **changed)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
-        await bind(replace(issued, **changed))  # type: ignore[arg-type]
+        await bind(settings)
+    if not settings.uds:
+        with pytest.raises(ConfigError, match=message):
+            check_tls(settings)
+    check_tls(issued)
 
 
+def names_shown_by(server: ssl.SSLContext) -> list[str]:
+    """Whom the certificate is for that a client gets to see."""
+    client = ssl.create_default_context()
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(back, there),
+        server.wrap_bio(there, back, server_side=True),
+    ]
+    for end in ends * 2:
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    der = ends[0].getpeercert(binary_form=True)
+    assert der is not None
+    extensions = x509.load_der_x509_certificate(der).extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("127.0.0.1", []),
+        ("127.1.2.3", ["127.1.2.3"]),
+        # Nobody gets here by the address that stands for all.
+        ("0.0.0.0", [socket.gethostname()]),
+    ],
+)
 async def test_a_certificate_is_made_for_the_address_and_for_loopback(
-    caplog: pytest.LogCaptureFixture,
+    host: str, names: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    binding = await bind(Settings(host="localhost", port=0, tls_generate=True))
+    binding = await bind(Settings(host=host, port=0, tls_generate=True))
     assert isinstance(binding.tls, ssl.SSLContext)
+    assert set(names_shown_by(binding.tls)) == {*names, "localhost", "127.0.0.1", "::1"}
     assert "SHA-256 fingerprint is " in caplog.text
     for sock in binding.sockets:
         sock.close()
+
+
+def test_without_the_extra_a_certificate_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "notebook_rpc.certificates", None)
+    monkeypatch.delattr(notebook_rpc, "certificates", raising=False)
+    with pytest.raises(ConfigError, match=r"needs: pip install 'notebook_rpc\[tls\]'"):
+        check_tls(Settings(tls_generate=True))
+
+
+async def test_sockets_that_are_inherited_are_used_as_they_are(
+    issued: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(path))
+        url = f"://127.0.0.1:{tcp.getsockname()[1]}/"
+        plain = await bind(Settings(host="192.0.2.1"), [tcp, unix])
+        assert plain.sockets == [tcp, unix]
+        assert plain.urls == [f"http{url}", f"http+unix://{str(path).replace('/', '%2F')}/"]
+        secured = await bind(issued, [tcp])
+        assert secured.urls == [f"https{url}"]
+        assert secured.tls is not None
+
+
+async def test_sockets_that_are_inherited_need_protection_like_any_other(issued: Settings) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as tcp:
+        with pytest.raises(Refused, match="without --bearer-token-file; "):
+            await bind(issued, [tcp])
+        assert (await bind(issued, [tcp], has_tokens=True)).sockets == [tcp]
 
 
 # Unix sockets

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,7 +41,7 @@ def told(manager: socket.socket) -> str:
     [
         {},
         {"LISTEN_FDS": "1"},
-        {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
+        {"LISTEN_FDS": "1", "LISTEN_PID": "1", "LISTEN_FDNAMES": "web"},
         {"LISTEN_FDS": "many", "LISTEN_PID": str(os.getpid())},
     ],
 )
@@ -59,6 +60,21 @@ def test_a_service_manager_that_has_gone_is_no_reason_to_fail(
 ) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).tell("READY=1")
     assert "cannot tell the service manager READY=1" in caplog.text
+
+
+def test_a_service_manager_that_does_not_listen_is_not_waited_for(
+    manager: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+
+    def tell_until_nothing_fits() -> None:
+        while "cannot tell" not in caplog.text:
+            notifier.tell("WATCHDOG=1" + "." * 10_000)
+
+    telling = threading.Thread(target=tell_until_nothing_fits, daemon=True)
+    telling.start()
+    telling.join(START_SECONDS)
+    assert not telling.is_alive()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs abstract socket names")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from notebook_rpc.sansio.budget import LEAST, Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MIB = 1 << 20
 
@@ -50,7 +55,8 @@ def test_when_nothing_is_left_there_is_always_a_little() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 100 * MIB)), max_size=60))
 def test_everything_held_fits_but_for_the_least_of_each(steps: list[tuple[bool, int]]) -> None:
     total = 64 * MIB
-    budget, releases = Budget(total), []
+    budget = Budget(total)
+    releases: list[Callable[[], None]] = []
     for end, size in steps:
         if end and releases:
             releases.pop()()

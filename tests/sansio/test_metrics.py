@@ -38,7 +38,9 @@ def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
     for seconds in (0.05, 0.1, 0.5, 3):
         histogram.observe("page", seconds)
     histogram.observe("execute", 1)
-    assert exposition([histogram]).decode().splitlines()[2:] == [
+    assert exposition([histogram]).decode().splitlines() == [
+        "# HELP seconds Seconds.",
+        "# TYPE seconds histogram",
         'seconds_bucket{call="execute",le="0.1"} 0',
         'seconds_bucket{call="execute",le="1"} 1',
         'seconds_bucket{call="execute",le="+Inf"} 1',

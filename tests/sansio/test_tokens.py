@@ -8,6 +8,7 @@ from notebook_rpc.sansio.tokens import ANYBODY, Token, Tokens, User, parse
 
 FILE = """
 # who may use it
+#ada and bob
 s3cret-of-ada     name=ada
 s3cret-of-bob==   name=bob   expires=2027-01-31T00:00:00Z
   s3cret-of-nobody
@@ -21,7 +22,7 @@ IN_TIME, LATE = 1801353599.0, 1801353600.0  # around the end of bob's
         ("Bearer s3cret-of-ada", User("ada")),
         ("bearer  s3cret-of-ada", User("ada")),
         ("BEARER s3cret-of-bob==", User("bob")),
-        ("Bearer s3cret-of-nobody", User("token 5")),
+        ("Bearer s3cret-of-nobody", User("token 6")),
         (None, None),
         ("", None),
         ("Bearer", None),

@@ -100,3 +100,14 @@ async def test_what_was_never_opened_is_not_closed(shelf: Shelf) -> None:
     await shelf.connections.close()
     assert shelf.databases["sales"].closed
     assert not shelf.databases["default"].closed
+
+
+async def test_closing_cannot_be_cancelled(shelf: Shelf) -> None:
+    for name in ("default", "sales"):
+        await shelf.connections.open(name)
+    shelf.databases["sales"].failures["database.close"] = DatabaseError("the disk is full")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        failures = await shelf.connections.close()
+    assert list(failures) == ["sales"]
+    assert shelf.databases["default"].closed

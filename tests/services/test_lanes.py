@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from notebook_rpc.errors import DatabaseUnavailable
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.workers import Workers
-from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase
+from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,3 +93,35 @@ async def test_what_fails_in_giving_up_a_connection_is_not_the_callers(track: Tr
         await track.execute("leave")
     track.database.failures.clear()
     assert await track.execute("rows 1") == [1]
+
+
+async def test_a_broken_connection_is_closed_although_its_caller_leaves_meanwhile() -> None:
+    workers = Workers(limit=1, spare=1)
+    track = Track(workers)
+    broken = track.database.gates["execute"] = Gate()
+    other, other_began = threading.Event(), threading.Event()
+
+    def others_work() -> None:
+        other_began.set()
+        other.wait()
+
+    async def leave() -> None:
+        with scope, pytest.raises(DatabaseUnavailable):
+            await track.execute("leave")
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        assert await trio.to_thread.run_sync(broken.reached.wait, 5)
+        nursery.start_soon(workers.run, others_work)
+        await trio.testing.wait_all_tasks_blocked()
+        broken.opened.set()
+        assert await trio.to_thread.run_sync(other_began.wait, 5)
+        with trio.fail_after(5):
+            while not workers.load().waiting:  # for the only thread, to close the connection
+                await trio.lowlevel.checkpoint()
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        other.set()
+    assert track.connections[0].closed
+    workers.close()

@@ -13,7 +13,7 @@ from notebook_rpc.errors import DatabaseUnavailable
 from notebook_rpc.model import Transaction
 from notebook_rpc.services.pool import Pool
 from notebook_rpc.services.workers import Workers
-from notebook_rpc_drivers.fake import FakeDatabase
+from notebook_rpc_drivers.fake import FakeDatabase, Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,6 +129,52 @@ async def test_lanes_nobody_uses_are_closed_after_a_while(
     nursery.cancel_scope.cancel()
 
 
+async def test_the_lane_that_has_been_idle_longest_is_closed_first(
+    pond: Pond, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    nursery.start_soon(pond.pool.expire)
+    async with pond.pool.lane() as younger:
+        async with pond.pool.lane() as older:
+            await execute(older, "rows 1")
+        await execute(younger, "rows 1")
+        mock_clock.jump(IDLE / 2)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(IDLE / 2)
+    while all(pond.open_now()):
+        await trio.lowlevel.checkpoint()
+    assert pond.open_now() == [False, True]
+    async with pond.pool.lane() as left:
+        assert left is younger
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_lane_that_is_lent_is_not_idle(
+    pond: Pond, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    nursery.start_soon(pond.pool.expire)
+    async with pond.pool.lane() as lane:
+        await execute(lane, "rows 1")
+    await trio.testing.wait_all_tasks_blocked()
+    async with pond.pool.lane():
+        mock_clock.jump(IDLE + 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert pond.open_now() == [True]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_lane_that_was_lent_for_nothing_has_not_connected(pond: Pond) -> None:
+    async with pond.pool.lane():
+        pass
+    assert pond.database.connections == []
+
+
+async def test_a_pool_that_closes_closes_its_idle_lanes(pond: Pond) -> None:
+    async with pond.pool.lane() as lane:
+        await execute(lane, "rows 1")
+    await pond.pool.close()
+    assert pond.open_now() == [False]
+
+
 async def test_a_lane_that_is_lent_when_the_pool_closes_is_closed_when_it_comes_back(
     pond: Pond,
 ) -> None:
@@ -148,3 +194,26 @@ async def test_a_borrower_that_is_cancelled_gives_its_lane_back(pond: Pond) -> N
                 await trio.lowlevel.checkpoint()
     async with pond.pool.lane(), pond.pool.lane():
         assert pond.database.connections[0].transaction is Transaction.NONE
+
+
+async def test_the_rollback_for_a_borrower_that_was_cancelled_is_not_interrupted(
+    pond: Pond,
+) -> None:
+    gate = pond.database.gates["rollback"] = Gate()
+    scope = trio.CancelScope()
+
+    async def borrow() -> None:
+        with scope:
+            async with pond.pool.lane() as lane:
+                await execute(lane, "begin")
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(borrow)
+        assert await trio.to_thread.run_sync(gate.reached.wait, 5)
+        try:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert pond.database.connections[0].interrupts == 0
+        finally:
+            gate.opened.set()  # or the rollback would never end

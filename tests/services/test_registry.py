@@ -179,6 +179,29 @@ async def test_a_session_that_nobody_uses_ends(
         nursery.cancel_scope.cancel()
 
 
+async def test_each_session_ends_at_its_own_time_also_after_the_last_one_has(
+    house: House, mock_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await house.sessions.create("default", ADA)
+        mock_clock.jump(IDLE / 2)
+        await house.sessions.create("default", ADA)
+        nursery.start_soon(house.sessions.expire)
+        for left in (1, 0):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(IDLE / 2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(house.sessions) == left
+            await until(lambda: sum(c.closed for c in house.database.connections) == 2 - left)  # noqa: B023  # called at once
+        await trio.testing.wait_all_tasks_blocked()
+        await house.sessions.create("default", ADA)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(IDLE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(house.sessions) == 0
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_session_in_use_never_expires(
     house: House, mock_clock: trio.testing.MockClock
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from notebook_rpc.services.workers import Workers
+from notebook_rpc.services.workers import Load, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,7 +152,7 @@ async def test_a_caller_that_waits_for_a_worker_can_be_cancelled(workers: Worker
 
 @pytest.mark.parametrize("needed", [1, 4])
 async def test_a_cancelled_call_is_interrupted_until_it_stops(
-    workers: Workers, needed: int
+    workers: Workers, needed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = Interruptible(needed)
     with trio.CancelScope() as scope:
@@ -163,6 +163,7 @@ async def test_a_cancelled_call_is_interrupted_until_it_stops(
     assert scope.cancelled_caught
     assert work.stopped.is_set()
     assert work.interrupts >= needed  # one may overlap the end of the work
+    assert caplog.text == ""
 
 
 async def test_interrupts_follow_soon_and_then_every_50_ms(
@@ -295,6 +296,43 @@ async def test_an_error_is_freed_with_its_last_reference(workers: Workers) -> No
                 await trio.lowlevel.checkpoint()
     finally:
         gc.enable()
+
+
+async def test_an_interrupt_that_fails_is_logged_and_the_call_is_waited_for(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Interruptible()
+
+    def interrupt() -> None:
+        work.interrupt()
+        raise OSError("a bug of the driver")
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run, work, interrupt)
+            await began(work)
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert "a bug of the driver" in caplog.text
+
+
+async def test_the_load_tells_who_runs_and_who_waits(workers: Workers) -> None:
+    assert workers.load() == Load(running=0, waiting=0, limit=3, threads=0)
+    gate = threading.Event()
+    names: set[str] = set()
+
+    def work() -> None:
+        names.add(threading.current_thread().name)
+        gate.wait()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(workers.run, work)
+        await trio.testing.wait_all_tasks_blocked()
+        assert workers.load() == Load(running=3, waiting=1, limit=3, threads=3)
+        gate.set()
+    assert workers.load() == Load(running=0, waiting=0, limit=3, threads=2)
+    assert len(names) == 3  # a log or a debugger can tell them apart
 
 
 async def test_threads_beyond_the_spare_ones_end(workers: Workers) -> None:

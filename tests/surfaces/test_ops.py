@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 
 import pytest
 
@@ -27,6 +28,7 @@ DRAINING = Status(draining=True, sessions=0, load=Load(0, 0, 4, 2))
 async def test_whoever_answers_is_alive(status: Status) -> None:
     response = await asked(status, "/healthz")
     assert (response.status, response.body) == (200, b"ok")
+    assert dict(response.headers) == {b"content-type": b"text/plain; charset=utf-8"}
 
 
 async def test_a_server_that_stops_is_not_ready() -> None:
@@ -36,7 +38,10 @@ async def test_a_server_that_stops_is_not_ready() -> None:
 
 
 async def test_readiness_tells_how_many_calls_wait_for_a_thread() -> None:
+    assert (await asked(DRAINING, "/readyz", "verbose")).status == 503
     response = await asked(BUSY, "/readyz", "verbose")
+    assert response.status == 200
+    assert dict(response.headers) == {b"content-type": b"application/json"}
     assert isinstance(response.body, bytes)
     assert json.loads(response.body) == {
         "status": "ok",
@@ -48,8 +53,12 @@ async def test_readiness_tells_how_many_calls_wait_for_a_thread() -> None:
 async def test_the_version_is_the_one_it_was_given() -> None:
     response = await asked(BUSY, "/version")
     assert isinstance(response.body, bytes)
-    body = json.loads(response.body)
-    assert (body["name"], body["version"]) == ("notebook_rpc", "1.2.3")
+    assert response.status == 200
+    assert json.loads(response.body) == {
+        "name": "notebook_rpc",
+        "version": "1.2.3",
+        "python": platform.python_version(),
+    }
 
 
 async def test_metrics_are_in_prometheus_format() -> None:
