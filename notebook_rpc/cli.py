@@ -18,6 +18,7 @@ import trio
 from notebook_rpc import __version__, binding, config, logs, server, systemd
 from notebook_rpc.errors import DatabaseError, InvalidParams
 from notebook_rpc.sansio import urls
+from notebook_rpc.sansio.tokens import ANYBODY, Token
 
 if TYPE_CHECKING:
     import argparse
@@ -105,6 +106,11 @@ def _hide_tokens(tokens: Sequence[str]) -> None:
     read in the list of processes; they go into the environment, which nobody else can."""
     if not tokens:
         return
+    for token in tokens:  # before they are joined: an empty one would mean that none is needed
+        try:
+            Token.of(token, ANYBODY)
+        except ValueError as exc:
+            raise config.ConfigError(f"--bearer-token: {exc}") from None
     command: list[str] = []
     given = iter(sys.orig_argv)
     for word in given:

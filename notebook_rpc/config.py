@@ -296,6 +296,8 @@ def _given(
             texts: str | list[str] = value
             if isinstance(setting.default, tuple):
                 texts = [text.strip() for text in value.split(",") if text.strip()]
+                if not texts and setting.metadata["secret"]:  # a variable that was not filled in
+                    raise ConfigError(f"{variable} is empty; unset it if none is meant")
             given[_name(setting)] = (_parsed(setting, texts, variable), variable)
     for name, setting in _SETTINGS.items():
         value = getattr(arguments, setting.name)
@@ -310,7 +312,7 @@ def _as_toml(value: object) -> str:
         case bool():
             return str(value).lower()
         case int() | float():
-            return f"{value:g}" if isinstance(value, float) else str(value)
+            return str(value)
         case tuple():
             return f"[{', '.join(map(_as_toml, value))}]"
     # TOML's basic strings escape as JSON's do.
@@ -387,7 +389,10 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [f"--{name}" for name in _SETTINGS if name != "url"]
-            self.error(f"unknown argument {unknown[0]!r}{_nearest(unknown[0], flags)}")
+            if not unknown[0].startswith("-"):  # it may be a URL with a password
+                self.error("one argument too many: there is one URL, and --connection for others")
+            flag = unknown[0].partition("=")[0]
+            self.error(f"unknown argument {flag!r}{_nearest(flag, flags)}")
         return parsed
 
     def error(self, message: str) -> NoReturn:

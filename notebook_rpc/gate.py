@@ -7,6 +7,7 @@ refusals are empty, and are answered before a body is read.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ access = logging.getLogger("notebook_rpc.access")
 
 CHALLENGE: Final = b'Bearer realm="notebook_rpc"'  # RFC 6750, 3
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+READ: Final = frozenset({b"host", b"origin", b"traceparent"})
 SHOWN: Final = 6  # characters
 VARIES: Final = (b"vary", b"origin")
 
@@ -57,11 +59,17 @@ class Gate:
     def admit(self, request: Request) -> Handler | Response:
         """Whoever answers *request*, or the answer."""
         self._numbered += 1
-        REQUEST.set(trace_id(request.header(b"traceparent")) or f"r{self._numbered}")
-        host, origin = request.header(b"host"), request.header(b"origin")
+        # Once over the headers, and not once for each: it is done for every request.
+        given: dict[bytes, bytes] = {}
+        for name, value in request.headers:
+            if name in READ:
+                given[name] = value if name not in given else given[name] + b", " + value
+        trace = given.get(b"traceparent")
+        REQUEST.set((trace and trace_id(trace.decode("latin-1"))) or f"r{self._numbered}")
+        host, origin = _text(given.get(b"host")), _text(given.get(b"origin"))
         refusal = self._refusal(host, origin)
         if refusal is not None:
-            logger.warning("refused %s %r: %s", request.method, request.path, refusal)
+            logger.warning("refused %s %r: %s", request.method, _cut(request.path), refusal)
             self._observe(_known(request.method), "", 403)
             return Response(403)
         found = self._find(request, origin)
@@ -83,7 +91,8 @@ class Gate:
             user = self._tokens.user(given, self._wall_clock())
             if user is None:
                 wrong = b', error="invalid_token"' if given else b""
-                logger.warning("refused %s %r: no valid token", request.method, request.path)
+                path = _cut(request.path)
+                logger.warning("refused %s %r: no valid token", request.method, path)
                 return Response(401, ((b"www-authenticate", CHALLENGE + wrong),))
             request.user = user
         found = self._table.find(request.method, request.path)
@@ -110,6 +119,15 @@ class Gate:
             return response
 
         return answer
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _cut(path: str) -> str:
+    """A path that nobody has looked up yet, without the whole of what may be a session's id."""
+    return re.sub(rf"([0-9a-f]{{{SHOWN}}})[0-9a-f]{{26}}", r"\1...", path)
 
 
 def _shown(path: str, parameters: Mapping[str, str]) -> str:

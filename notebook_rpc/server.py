@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -138,7 +139,7 @@ def _tokens(settings: Settings) -> Tokens:
     if settings.bearer_token_file:
         path = Path(settings.bearer_token_file)
         try:
-            found += parse_tokens(path.read_text("utf-8"))
+            found += parse_tokens(_read_text(str(path)))
             if path.stat().st_mode & 0o077:
                 logger.warning("others can read the tokens in %s; chmod 600 it", path)
         except OSError as exc:
@@ -181,6 +182,9 @@ def _opener(url: str, more: Mapping[str, str], read_only: bool) -> Callable[[], 
 
 
 def _read_text(path: str) -> str:
+    """Of a file. A pipe would keep us waiting for somebody to write into it."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise OSError(errno.EINVAL, "not a file")
     return Path(path).read_text("utf-8")
 
 

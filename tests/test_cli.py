@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import pytest
 import trio
@@ -148,6 +148,24 @@ def test_the_process_is_made_ready_for_many_threads_and_connections(
     assert seen == [pytest.approx(0.0005), (most, most)]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="nobody else sees a command line there")
+def test_tokens_are_taken_off_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["serve", "--bearer-token", "one", "--port", "0", "--bearer-token=two"]
+    begun: list[tuple[str, list[str], str]] = []
+
+    def execve(path: str, command: list[str], environ: dict[str, str]) -> NoReturn:
+        begun.append((path, command, environ["NOTEBOOK_RPC_BEARER_TOKEN"]))
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(sys, "argv", ["notebook-rpc", *given])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "notebook_rpc", *given])
+    with pytest.raises(SystemExit):
+        cli.main()
+    left = ["python", "-m", "notebook_rpc", "serve", "--port", "0"]
+    assert begun == [(sys.executable, left, "one,two")]
+
+
 @pytest.mark.parametrize(("level", "lines"), [("info", 1), ("error", 0)])
 def test_the_log_is_configured_before_the_server_writes_to_it(
     serving: Callable[[Serve], None], capsys: pytest.CaptureFixture[str], level: str, lines: int
@@ -168,7 +186,7 @@ def test_the_log_is_configured_before_the_server_writes_to_it(
         ([], "notebook-rpc: the following arguments are required: COMMAND"),
         (["serve", "--por", "1"], "unknown argument '--por'; did you mean '--port'?"),
         (["--vers"], "notebook-rpc: "),
-        (["serve", "a", "b"], "unknown argument 'b'"),
+        (["serve", "a", "b"], "one argument too many"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(
@@ -197,14 +215,17 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == f"notebook-rpc {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    "failure", [ValueError("current limit exceeds maximum limit"), OSError(1, "not permitted")]
+)
 def test_a_system_that_allows_no_more_files_is_served_with_what_there_is(
-    serving: Callable[[Serve], None], monkeypatch: pytest.MonkeyPatch
+    serving: Callable[[Serve], None], monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     async def serve(*_: object) -> None:
         return
 
     def refuse(*_: object) -> None:
-        raise ValueError("current limit exceeds maximum limit")
+        raise failure
 
     serving(serve)
     with monkeypatch.context() as patched:

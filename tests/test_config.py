@@ -157,6 +157,7 @@ def test_a_wrong_value_says_which_and_what_would_be_right(argv: list[str], compl
     ("text", "complaint"),
     [
         ("prot = 1", "there is no setting 'prot'; did you mean 'port'?"),
+        ("zzz = 1", "there is no setting 'zzz'"),
         ("port = ", "is not TOML"),
         ("port = [1]", "port must be a string, a number"),
         ("port = ['1', '2']", "port must be one value, not a list"),
@@ -313,3 +314,8 @@ def test_what_is_shown_is_a_file_that_means_the_same(file: Path) -> None:
     file.write_text(shown("--port", "7", "--cors-origin", "https://a", "--query-timeout", "0.5"))
     given = load("--config", str(file))
     assert given == load("--port", "7", "--cors-origin", "https://a", "--query-timeout", "0.5")
+
+
+def test_a_variable_for_tokens_that_was_not_filled_in_is_refused() -> None:
+    with pytest.raises(ConfigError, match="NOTEBOOK_RPC_BEARER_TOKEN is empty"):
+        load(NOTEBOOK_RPC_BEARER_TOKEN="")

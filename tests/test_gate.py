@@ -234,6 +234,21 @@ async def test_what_was_answered_is_observed_by_its_route() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        *((known, known) for known in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")),
+        ("get", "other"),
+        ("QUERY", "other"),
+    ],
+)
+def test_a_method_that_nobody_knows_is_not_a_label_of_its_own(method: str, label: str) -> None:
+    seen: list[tuple[str, str, int]] = []
+    gate = Gate([Echo()], ACCESS, observe=lambda *about: seen.append(about))
+    gate.admit(Request(method, "/no/such", "", ((b"host", b"localhost"),)))
+    assert seen == [(label, "", 404)]
+
+
 # The log
 
 

@@ -9,8 +9,12 @@ It refuses to decide what is sent, and to interrupt anything but the call that r
 from __future__ import annotations
 
 import logging
+import math
+import os
 import selectors
+import socket
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -41,6 +45,8 @@ quoted literals are."""
 # Seconds for telling the server to stop: what waits is a thread of its own, and the end of the
 # call that is to be stopped.
 _CANCEL_SECONDS: Final = 5.0
+_PATIENCE: Final = 5.0  # seconds for the server to react to an interrupt
+_LOOK: Final = 0.5  # seconds between two looks at whether they are over
 
 # Not DefaultSelector: epoll would take a file descriptor more for each connection. Not
 # select.select alone: it knows no file descriptor above 1023.
@@ -98,6 +104,7 @@ class Wire:
         self._state = threading.Condition()  # held for an instant only
         self._busy = False
         self._interrupted = False  # during the present call
+        self._deadline = math.inf  # for the server to react, once it was interrupted
         self._interrupting = 0  # how many threads are telling the server now
         connection.add_notice_handler(
             lambda notice: logger.debug("%s: %s", notice.severity, notice.message_primary)
@@ -133,6 +140,7 @@ class Wire:
         """
         with self._state:
             self._interrupted = False
+            self._deadline = math.inf
             self._busy = not undisturbed
         try:
             yield
@@ -149,6 +157,8 @@ class Wire:
         with self._state:
             if not self._busy:
                 return
+            if not self._interrupted:
+                self._deadline = time.monotonic() + _PATIENCE
             self._interrupted = True
             self._interrupting += 1
         try:
@@ -229,23 +239,34 @@ class Wire:
 
     def _next(self) -> PGresult | None:
         while self._pg.is_busy():
-            self._selector.select()
+            self._wait()
             self._pg.consume_input()
         return self._pg.get_result()
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Until the socket is ready. A server that does not even react to an interrupt, hung or cut
+        off, is given up: its socket is shut, which libpq takes for a lost connection."""
+        while not (events := self._selector.select(_LOOK)):
+            if time.monotonic() > self._deadline:
+                logger.warning("the server has not reacted to an interrupt; giving it up")
+                with socket.socket(fileno=os.dup(self._pg.socket)) as severed:
+                    severed.shutdown(socket.SHUT_RDWR)
+                self._deadline = math.inf
+        return events
 
     def _flush(self) -> None:
         if not self._pg.flush():
             return
-        socket = self._pg.socket
-        self._selector.modify(socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        number = self._pg.socket
+        self._selector.modify(number, selectors.EVENT_READ | selectors.EVENT_WRITE)
         try:
             while self._pg.flush():
                 # To read is part of it: the server may wait for us to do so.
-                for _, events in self._selector.select():
+                for _, events in self._wait():
                     if events & selectors.EVENT_READ:
                         self._pg.consume_input()
         finally:
-            self._selector.modify(socket, selectors.EVENT_READ)
+            self._selector.modify(number, selectors.EVENT_READ)
 
     def _end_copy(self, status: ExecStatus) -> None:
         """A COPY has begun, and fails: the transaction around it, if any, has failed too."""
@@ -256,7 +277,7 @@ class Wire:
             self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
             while (copied := self._pg.get_copy_data(1)[0]) >= 0:
                 if copied == 0:
-                    self._selector.select()
+                    self._wait()
                     self._pg.consume_input()
         while self._next() is not None:
             continue

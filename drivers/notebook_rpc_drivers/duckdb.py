@@ -481,6 +481,8 @@ class _Driver:
             mode = config.setdefault("access_mode", "READ_ONLY")
             if mode.upper() != "READ_ONLY":
                 raise InvalidParams(f"property access_mode: {mode} is not read-only")
+            # COPY writes files, the database's own among them, whatever the access mode is.
+            config.setdefault("enable_external_access", "false")
         return _Database(path, config)
 
 

@@ -100,6 +100,11 @@ def _decoded(text: bytes) -> str | bytes:
         return text
 
 
+def _no_other_file(action: int, *_: object) -> int:
+    """Neither by ATTACH nor by VACUUM INTO, which attaches one too."""
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+
 def _code(exc: Exception) -> int:
     """SQLite's primary result code; 0 if the error is Python's."""
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF
@@ -166,7 +171,7 @@ class _Result:
 
 
 class _Connection:
-    def __init__(self, uri: str, patience: float) -> None:
+    def __init__(self, uri: str, patience: float, *, read_only: bool = False) -> None:
         self._patience = patience
         self._result: _Result | None = None
         self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
@@ -179,6 +184,8 @@ class _Connection:
                 uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
             )
             self._db.text_factory = _decoded
+            if read_only:  # the file is; another file, or this one a second time, would not be
+                self._db.set_authorizer(_no_other_file)
 
     def execute(self, sql: str, parameters: Parameters | None = None, /) -> _Result:
         self._finish()
@@ -337,9 +344,10 @@ class _Connection:
 
 
 class _Database:
-    def __init__(self, path: str, mode: str, patience: float) -> None:
+    def __init__(self, path: str, mode: str, patience: float, *, read_only: bool) -> None:
         self._path = path
         self._patience = patience
+        self._read_only = read_only
         if path == ":memory:":
             self._uri = f"file:/{uuid.uuid4().hex}?vfs=memdb"
         else:
@@ -359,7 +367,7 @@ class _Database:
 
     def connect(self) -> _Connection:
         try:
-            return _Connection(self._uri, self._patience)
+            return _Connection(self._uri, self._patience, read_only=self._read_only)
         except NotebookError as exc:
             raise DatabaseUnavailable(f"{self._path}: {exc}") from exc.__cause__
 
@@ -396,7 +404,7 @@ class _Driver:
             raise InvalidParams(f"property mode: {mode} is not read-only")
         if not re.fullmatch(r"\d{1,9}(\.\d*)?", timeout, re.ASCII):
             raise InvalidParams(f"property timeout: {timeout!r} is no number of seconds")
-        return _Database(path, mode, float(timeout))
+        return _Database(path, mode, float(timeout), read_only=read_only)
 
 
 DRIVER = _Driver()

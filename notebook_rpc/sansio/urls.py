@@ -49,6 +49,7 @@ MODULES: Final = {
     "snowflake": "snowflake.connector",
     "trino": "trino.dbapi",
 }
+_ASIDE: Final = "reference-{}-of-this-url"  # what stands for one while the URL is taken apart
 _REFERENCE = re.compile(r"\$\{(?:file:([^}]+)|([A-Za-z_]\w*))\}")
 
 
@@ -67,8 +68,15 @@ def read(url: str) -> tuple[str, dict[str, str]]:
     Raises:
         InvalidParams: it is malformed. The message has nothing of it: it may hold a password.
     """
+    references: list[str] = []
+
+    def aside(match: re.Match[str]) -> str:
+        references.append(match[0])
+        return _ASIDE.format(len(references) - 1)
+
     try:
-        parts = urlsplit(url)
+        # Slashes, colons and capitals in a reference would be the URL's own.
+        parts = urlsplit(_REFERENCE.sub(aside, url))
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         place = {
             "host": parts.hostname,
@@ -82,8 +90,11 @@ def read(url: str) -> tuple[str, dict[str, str]]:
     properties = {key: unquote(value) for key, value in place.items() if value}
     for key, value in pairs:
         if key in properties:
-            raise InvalidParams(f"the database URL gives {key!r} twice")
+            raise InvalidParams("the database URL gives a property twice")
         properties[key] = value
+    for number, reference in enumerate(references):
+        for key, value in properties.items():
+            properties[key] = value.replace(_ASIDE.format(number), reference)
     return _driver(parts.scheme, properties)
 
 
@@ -117,7 +128,7 @@ def resolve(
             return environ[name] if path is None else read_file(path).removesuffix("\n")
         except KeyError:
             raise InvalidParams(f"the environment variable {name} is not set") from None
-        except (OSError, UnicodeDecodeError) as exc:
+        except (OSError, ValueError) as exc:
             raise InvalidParams(f"cannot read {path}: {exc}") from exc
 
     return {key: _REFERENCE.sub(found, value) for key, value in properties.items()}

@@ -6,6 +6,7 @@ A database that cannot be opened now is tried again by whoever asks next.
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,6 +31,7 @@ class Connections:
         self._openers = openers
         self._workers = workers
         self._opening = {name: trio.Lock() for name in openers}
+        self._failed: dict[str, tuple[float, NotebookError]] = {}  # the last try: when, and how
         self._open: dict[str, Database] = {}  # in the order in which they were opened
 
     @property
@@ -47,12 +49,23 @@ class Connections:
             return self._open[name]
         if name not in self._openers:
             raise UnknownConnection(f"there is no connection {name!r}")
+        asked = trio.current_time()
         async with self._opening[name]:
+            when, failure = self._failed.get(name, (-math.inf, None))
+            if failure is not None and when >= asked:  # whoever has waited does not try again
+                raise type(failure)(str(failure)) from failure
             if name not in self._open:
-                database = await self._workers.run(self._openers[name])
-                self._open[name] = database
-                logger.info("opened %s: %s", name, database.description)
+                self._open[name] = await self._opened(name)
             return self._open[name]
+
+    async def _opened(self, name: str) -> Database:
+        try:
+            database = await self._workers.run(self._openers[name])
+        except NotebookError as exc:
+            self._failed[name] = trio.current_time(), exc
+            raise
+        logger.info("opened %s: %s", name, database.description)
+        return database
 
     async def connect(self, name: str) -> Connection:
         """A new connection to the database of that name; raises as ``open`` does."""

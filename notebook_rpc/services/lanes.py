@@ -12,7 +12,7 @@ import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+
+CLOSING: Final = 5.0  # seconds until a connection is interrupted that does not close
+
+
+def _interrupt_of(connection: Connection) -> Callable[[], None] | None:
+    return connection.interrupt if isinstance(connection, SupportsInterrupt) else None
 
 
 @dataclass(slots=True)
@@ -124,7 +131,7 @@ class Lane:
             undone = False
             with trio.CancelScope(shield=True):
                 if self._connection is not None:
-                    undone = await self._workers.run(partial(self._undo, self._connection))
+                    undone = await self._undone(self._connection)
             if undone and isinstance(exc, NotebookError):
                 raise type(exc)(f"{exc}; its transaction was rolled back") from exc
             raise
@@ -136,7 +143,7 @@ class Lane:
             DatabaseUnavailable: there is no connection to be had, or it has just broken.
         """
         connection = await self.open()
-        interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
+        interrupt = _interrupt_of(connection)
         in_transaction = connection.transaction is not Transaction.NONE
         try:
             return await self._workers.run(partial(work, connection), interrupt)
@@ -171,21 +178,32 @@ class Lane:
             async with self._turn:
                 connection, self._connection = self._connection, None
                 if connection is not None:
-                    await self._workers.run(connection.close)
+                    with trio.move_on_after(CLOSING):
+                        await self._workers.run_beyond(connection.close, _interrupt_of(connection))
+
+    async def _undone(self, connection: Connection) -> bool:
+        """Whether there was a transaction to undo."""
+        try:
+            return await self._workers.run_beyond(partial(self._undo, connection))
+        except DatabaseUnavailable as exc:
+            logger.warning("a connection did not survive an interrupt: %s", exc)
+            await self._give_up()
+            return False
 
     async def _give_up(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with trio.CancelScope(shield=True):
-                await self._workers.run(partial(self._abandon, connection))
+                await self._workers.run_beyond(partial(self._abandon, connection))
 
     # On a worker. Whatever fails here is logged: the caller is to hear of what came before.
 
     def _undo(self, connection: Connection) -> bool:
-        """Whether there was a transaction to undo."""
         self._lose_result()
         try:
             return connection.rollback()
+        except DatabaseUnavailable:
+            raise
         except NotebookError:
             logger.warning("cannot roll back after an interrupt", exc_info=True)
             return False

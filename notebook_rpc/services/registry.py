@@ -71,6 +71,11 @@ class Sessions:
         self._opening += 1
         try:
             await session.open()
+            # Whoever asked may have left meanwhile, and nobody else would know of it.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            await session.close()
+            raise
         finally:
             self._opening -= 1
         id_ = self._new_id()
@@ -103,7 +108,7 @@ class Sessions:
         await self._end(id_, self._entry(id_, user))
 
     async def _end(self, id_: str, entry: _Entry) -> None:
-        del self._entries[id_]
+        self._entries.pop(id_, None)
         logger.info("session %s... ends", id_[:SHOWN])
         entry.session.stop()
         try:
@@ -126,7 +131,8 @@ class Sessions:
             await trio.sleep_until(min(ends.values()))
             now = trio.current_time()
             for id_, entry in list(self._entries.items()):
-                if not entry.users and entry.used + self._idle_seconds <= now:
+                idle = not entry.users and entry.used + self._idle_seconds <= now
+                if idle and self._entries.get(id_) is entry:  # nobody has ended it meanwhile
                     logger.info("session %s... has been idle too long", id_[:SHOWN])
                     await self._end(id_, entry)
 
@@ -138,8 +144,9 @@ class Sessions:
     async def close(self) -> None:
         """End them all. Cannot be cancelled."""
         with trio.CancelScope(shield=True):
-            for id_, entry in list(self._entries.items()):
-                await self._end(id_, entry)
+            async with trio.open_nursery() as nursery:
+                for id_, entry in list(self._entries.items()):
+                    nursery.start_soon(self._end, id_, entry)
 
     def _entry(self, id_: str, user: User) -> _Entry:
         entry = self._entries.get(id_)

@@ -131,7 +131,7 @@ class Session:
         its result.
         """
         async with self._calling(Call.EXECUTE):
-            logger.debug("execute: %s", sql)
+            logger.debug("execute: %r", sql)
             self._seconds = min(self._limit, seconds)
             await self._read(Call.EXECUTE, partial(self._execute, sql, parameters))
 

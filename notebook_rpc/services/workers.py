@@ -73,20 +73,32 @@ class Workers:
         except trio.WouldBlock:
             await self._slots.acquire()
         try:
-            worker = self._idle.pop() if self._idle else self._start()
-            job = _Job(work)
-            worker.jobs.put(job)
-            try:
-                await job.finished()
-            except trio.Cancelled as cancelled:
-                with trio.CancelScope(shield=True):
-                    await self._until_stopped(job, interrupt)
-                if job.error is not None:
-                    raise cancelled from job.error
-            finally:
-                self._rest(worker)
+            return await self.run_beyond(work, interrupt)
         finally:
             self._slots.release()
+
+    async def run_beyond(
+        self, work: Callable[[], T], interrupt: Callable[[], None] | None = None
+    ) -> T:
+        """As ``run``, but without waiting for a place: for what ends calls, and makes room."""
+        worker = self._idle.pop() if self._idle else self._start()
+        try:
+            return await self._hand_over(worker, work, interrupt)
+        finally:
+            self._rest(worker)
+
+    async def _hand_over(
+        self, worker: _Worker, work: Callable[[], T], interrupt: Callable[[], None] | None
+    ) -> T:
+        job = _Job(work)
+        worker.jobs.put(job)
+        try:
+            await job.finished()
+        except trio.Cancelled as cancelled:
+            with trio.CancelScope(shield=True):
+                await self._until_stopped(job, interrupt)
+            if job.error is not None:
+                raise cancelled from job.error
         return job.outcome()
 
     async def _until_stopped(self, job: _Job[Any], interrupt: Callable[[], None] | None) -> None:
@@ -95,20 +107,13 @@ class Workers:
             return
         delay = FIRST_RETRY
         while not job.done:
-            await self._beside(interrupt)
+            try:
+                await self.run_beyond(interrupt)
+            except Exception:  # a bug in the driver; the call is to be waited for all the same
+                logger.exception("an interrupt failed")
             with trio.move_on_after(delay):
                 await job.finished()
             delay = min(2 * delay, LAST_RETRY)
-
-    async def _beside(self, interrupt: Callable[[], None]) -> None:
-        """Call *interrupt*, which may block as well, and cannot wait for a place."""
-        worker = self._idle.pop() if self._idle else self._start()
-        job = _Job(interrupt)
-        worker.jobs.put(job)
-        await job.finished()
-        self._rest(worker)
-        if job.error is not None:  # a bug in the driver; the call is to be waited for all the same
-            logger.error("an interrupt failed", exc_info=job.error)
 
     def _start(self) -> _Worker:
         self._started += 1

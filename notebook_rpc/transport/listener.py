@@ -251,6 +251,8 @@ class Listener:
     async def _secured(self, accepted: SocketStream, context: ssl.SSLContext) -> TlsStream | None:
         with trio.CancelScope() as handshake:
             self._handshakes.add(handshake)
+            if self._accepting.cancel_called:  # since it was accepted
+                handshake.cancel()
             try:
                 return await secured(accepted, context, self._limits.header_seconds)
             finally:
@@ -363,7 +365,7 @@ def open_unix(path: Path) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Under another name until its mode is right: nobody connects before.
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.parent / f".{path.name}.{os.getpid()}"
     try:
         if _is_listened_on(path):
             raise OSError(errno.EADDRINUSE, f"cannot listen on {path}: somebody does already")
@@ -372,13 +374,14 @@ def open_unix(path: Path) -> socket.socket:
         fresh.chmod(0o600)
         sock.listen(BACKLOG)
         fresh.rename(path)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # the latter of names that are none
         sock.close()
         fresh.unlink(missing_ok=True)
-        reason = exc.strerror or str(exc)  # "AF_UNIX path too long" has no number
+        number = exc.errno if isinstance(exc, OSError) else errno.EINVAL
+        reason = getattr(exc, "strerror", None) or str(exc)  # "AF_UNIX path too long" has no number
         if not reason.startswith("cannot"):
             reason = f"cannot listen on {path}: {reason}"
-        raise OSError(exc.errno, reason) from exc
+        raise OSError(number, reason) from exc
     return sock
 
 

@@ -6,6 +6,7 @@ speak plain HTTP to the wrong port, and an abort that nobody takes for the end.
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ def context_of(certificate: Path, key: Path) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     for path in (certificate, key):
         try:
+            if path.exists() and not path.is_file():  # a pipe would keep us waiting
+                raise OSError(errno.EINVAL, "not a file")
             path.open("rb").close()
         except OSError as exc:
             raise CannotUse(f"cannot read {path}: {exc.strerror}") from exc

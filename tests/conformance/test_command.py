@@ -64,7 +64,8 @@ def test_a_failure_of_anybodys_driver_is_exit_code_1(
     dialect = tmp_path / "my.toml"
     dialect.write_text('like = "sqlite"\ndriver = "mydb"')
     arguments = ["mydb://", "-P", "database", str(tmp_path / "a"), "--dialect", str(dialect)]
-    assert cli.main(["check-driver", *arguments, "--only", "others-tables-are-seen"]) == 1
+    only = [*ONLY, "--only", "others-tables-are-seen"]  # one failure among others is enough
+    assert cli.main(["check-driver", *arguments, *only]) == 1
     assert "FAILED: tables: expected ['made'], found []\n" in capsys.readouterr().out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from notebook_rpc.conformance.drivers import Check, Verdict, run
 from notebook_rpc.conformance.outcomes import Failed, Skipped, Unchecked
 from notebook_rpc.conformance.subject import PREFIX, Subject
 from notebook_rpc_drivers import sqlite
-from tests.conformance.broken import Driver, Fault
+from tests.conformance.broken import Driver, Fault, OfNoInterrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,8 @@ def test_what_a_check_made_is_dropped_and_nothing_else(
     database = sqlite.DRIVER.open(properties)
     database.connect().execute(f"create table somebodys (id integer); create table {PREFIX} (id)")
     database.close()
-    judged(function, properties)
+    finding = judged(function, properties)
+    assert finding.message == ("" if function is it_works else "it is broken")
     assert sorted(tables(properties)) == sorted(["somebodys", PREFIX])
 
 
@@ -239,4 +240,52 @@ def test_calls_do_not_begin_while_an_interrupt_runs() -> None:
     go_on.set()
     assert call.ended(10.0)
     call.outcome()
+    turns.interrupt()  # nor after one
     assert log == ["interrupt begins", "interrupt ends", "second"]
+
+
+def test_a_database_without_sql_is_asked_nothing_in_it() -> None:
+    subject = Subject(Driver(), {}, dataclasses.replace(SQLITE, sql=False))
+    with pytest.raises(Skipped, match="understands no SQL"):
+        subject.sql_only()
+    Subject(Driver(), {}, SQLITE).sql_only()
+
+
+def test_a_connection_that_gives_wrong_rows_is_not_usable(properties: dict[str, str]) -> None:
+    def it_asks(subject: Subject) -> None:
+        subject.expect_usable(subject.connect(), "a test")
+
+    assert judged(it_asks, properties).verdict is Verdict.OK
+    finding = judged(it_asks, properties, fetch=lambda result, limit: result.fetch(limit)[1:])
+    assert finding.message == "rows after a test: expected [1, 2, 3], found [2, 3]"
+
+
+def test_every_connection_is_closed_and_then_the_database(properties: dict[str, str]) -> None:
+    log: list[str] = []
+
+    def close(connection: Any) -> None:
+        log.append("connection")
+        connection.close()
+
+    class Closing:
+        def __init__(self, real: Any) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+        def close(self) -> None:
+            log.append("database")
+            self._real.close()
+
+    def opened(driver: Any, properties: Any, read_only: bool) -> Any:
+        return Closing(driver.open(properties, read_only=read_only))
+
+    def it_connects(subject: Subject) -> None:
+        for kind in (type(subject.connect()), OfNoInterrupt):
+            cast("Any", subject.database).connection_type = kind
+            subject.connect()
+
+    finding = judged(it_connects, properties, open=opened, close=close)
+    assert finding.verdict is Verdict.OK, finding.message
+    assert log == ["connection"] * 3 + ["database"]

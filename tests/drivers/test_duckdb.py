@@ -577,11 +577,20 @@ class TestOpening:
         database = DRIVER.open(file, read_only=True)
         connection = database.connect()
         assert cells(connection, "from t") == ["7"]
-        for sql in ("insert into t values (8)", "drop table t", f"attach '{tmp_path}/b.duckdb'"):
+        for sql in ("insert into t values (8)", "drop table t"):
             with pytest.raises(QueryError, match="read-only mode"):
+                connection.execute(sql)
+        for sql in (
+            f"attach '{tmp_path}/b.duckdb'",
+            f"copy t to '{file['database']}' (format csv)",
+            f"export database '{tmp_path}/exported'",
+            "set enable_external_access = true",
+        ):
+            with pytest.raises(QueryError):
                 connection.execute(sql)
         connection.close()
         database.close()
+        assert [path.name for path in tmp_path.iterdir()] == ["a.duckdb"]
 
     @pytest.mark.parametrize(
         "properties", [{}, {"database": ":memory:x"}, {"database": "a", "access_mode": "automatic"}]

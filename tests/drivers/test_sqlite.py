@@ -386,6 +386,25 @@ class TestOpening:
         reader.close()
         database.close()
 
+    def test_read_only_is_no_way_to_any_file(self, path: Path, connection: _Connection) -> None:
+        connection.execute("create table t(a); insert into t values (7)")
+        database = DRIVER.open({"database": str(path)}, read_only=True)
+        reader = database.connect()
+        other = path.with_name("other.sqlite")
+        for sql in (
+            "insert into t values (8)",
+            f"attach '{path}' as w",
+            f"attach 'file:{path}?mode=rw' as w",
+            f"attach '{other}' as w",
+            f"vacuum into '{other}'",
+        ):
+            with pytest.raises(QueryError):
+                reader.execute(sql)
+        assert reader.execute("select a from t").fetch(2) == [(7,)]
+        assert not other.exists()
+        reader.close()
+        database.close()
+
     def test_what_cannot_be_opened(self, tmp_path: Path) -> None:
         broken = tmp_path / "broken.db"
         broken.write_bytes(b"not a database" * 1000)

@@ -62,12 +62,13 @@ SHORTLY = 0.02  # a time limit, in seconds
 HOW = st.sampled_from(["batch", "pipelined"])
 LEAVING = st.sampled_from(["close", "half-close", "reset"])
 ENDING = st.one_of(st.sampled_from(["cancel", "delete"]), st.just("cancel"), LEAVING)
-WHO = st.integers(0, SESSIONS)
+WHO = st.integers(0, SESSIONS)  # counted round and round
 WHAT = st.one_of(SERIES, SERIES, READABLE)
 
 
 class Machine(Follower):
-    """``who`` is one of the sessions there are: the default one, or how many after it."""
+    """``who`` is one of the sessions there are: 0 the default one, and so on in order of age;
+    ``which`` is one of those that a rule is about."""
 
     @initialize(others=st.integers(0, SESSIONS), tables=st.sets(TABLES))
     def begin(self, others: int, tables: set[str]) -> None:
@@ -260,6 +261,7 @@ def run(backend: Backend) -> None:
                 deadline=None,
                 suppress_health_check=[*HealthCheck],
                 print_blob=False,
+                report_multiple_bugs=False,  # to shrink one takes minutes: each try is a new server
             ),
         )
     finally:

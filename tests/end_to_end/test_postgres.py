@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
 import time
 from functools import partial
@@ -130,6 +132,24 @@ def test_a_database_that_was_restarted_is_an_error_once_and_then_works(
             reader.call("page", 10)
         reader.call("finish")
         assert reader.rows("select 8 as n") == [{"n": "8"}]
+
+
+def test_a_database_that_hangs_is_given_up_after_a_while(postgres_server: Postgres) -> None:
+    with (
+        Server(postgres_server.url, "--query-timeout", "1") as server,
+        server.session() as client,
+    ):
+        hung = int(backend(client))
+        client.rows("begin")
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(RpcError, match="took longer than 1 seconds"):
+                client.call("execute", "select 1")
+            assert time.monotonic() - began < 20  # 1 for the call, 5 for the server to react
+            assert client.rows("select 7 as n") == [{"n": "7"}]
+        finally:
+            os.kill(hung, signal.SIGCONT)
 
 
 def test_another_connection_is_opened_when_it_is_asked_for(postgres_server: Postgres) -> None:

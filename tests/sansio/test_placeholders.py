@@ -185,3 +185,7 @@ def test_a_question_mark_is_one_where_sqlite_sees_one(sql: str, parameters: list
             return  # it is no statement, so nobody knows
         else:
             assert bind(sql, parameters, "qmark", SQLITE) == Bound(sql, list(parameters))
+
+
+def test_beside_numbers_a_name_with_a_colon_is_the_databases_own() -> None:
+    assert bind("a (:b), $1", [1], "qmark") == Bound("a (:b), ?", [1])

@@ -109,6 +109,9 @@ def test_statements_are_the_same_everywhere(
         (MYSQL, "select 1 -- ; 2\n; select 3", 2),
         (MYSQL, "/*!40101 set names utf8 */; /* no code */; select 1", 2),
         (MYSQL, "/*M! set a = ';' */; select 1", 2),
+        (STANDARD, "/*! no code elsewhere */; select 1", 1),
+        (STANDARD, "/* a /* b */; select 1", 1),
+        (POSTGRES, "/* a /* b */; select 1 */ select 2", 1),
     ],
 )
 def test_what_quotes_and_comments_are_differs(dialect: Dialect, sql: str, number: int) -> None:

@@ -37,6 +37,17 @@ AT = "u:p%2Fw@h:1/d"
         ("mssql://sales", "odbc", {"DSN": "sales"}),
         ("postgresql://[::1]:5432/d", "postgres", {"host": "::1", "port": "5432", "database": "d"}),
         ("mine://h", "mine", {"host": "h"}),
+        (
+            "postgresql://u:${file:/run/secrets/Pw}@${DB_HOST}/${DB}?a=${X}",
+            "postgres",
+            {
+                "username": "u",
+                "password": "${file:/run/secrets/Pw}",
+                "host": "${DB_HOST}",
+                "database": "${DB}",
+                "a": "${X}",
+            },
+        ),
     ],
 )  # fmt: skip
 def test_a_url_names_a_driver_and_its_properties(

@@ -111,3 +111,20 @@ async def test_closing_cannot_be_cancelled(shelf: Shelf) -> None:
         failures = await shelf.connections.close()
     assert list(failures) == ["sales"]
     assert shelf.databases["default"].closed
+
+
+async def test_whoever_has_waited_for_a_try_that_failed_shares_the_failure(shelf: Shelf) -> None:
+    shelf.gone.add("sales")
+    failures = []
+
+    async def ask() -> None:
+        try:
+            await shelf.connections.connect("sales")
+        except DatabaseUnavailable as exc:
+            failures.append(str(exc))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask)
+    assert failures == ["sales is gone"] * 5
+    assert shelf.events == ["open sales"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from notebook_rpc.errors import DatabaseUnavailable
+from notebook_rpc.errors import Cancelled, DatabaseUnavailable
+from notebook_rpc.model import Transaction
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
@@ -95,15 +95,10 @@ async def test_what_fails_in_giving_up_a_connection_is_not_the_callers(track: Tr
     assert await track.execute("rows 1") == [1]
 
 
-async def test_a_broken_connection_is_closed_although_its_caller_leaves_meanwhile() -> None:
-    workers = Workers(limit=1, spare=1)
-    track = Track(workers)
-    broken = track.database.gates["execute"] = Gate()
-    other, other_began = threading.Event(), threading.Event()
-
-    def others_work() -> None:
-        other_began.set()
-        other.wait()
+async def test_a_broken_connection_is_closed_although_its_caller_leaves_meanwhile(
+    track: Track,
+) -> None:
+    closing = track.database.gates["close"] = Gate()
 
     async def leave() -> None:
         with scope, pytest.raises(DatabaseUnavailable):
@@ -112,16 +107,36 @@ async def test_a_broken_connection_is_closed_although_its_caller_leaves_meanwhil
     scope = trio.CancelScope()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(leave)
-        assert await trio.to_thread.run_sync(broken.reached.wait, 5)
-        nursery.start_soon(workers.run, others_work)
-        await trio.testing.wait_all_tasks_blocked()
-        broken.opened.set()
-        assert await trio.to_thread.run_sync(other_began.wait, 5)
-        with trio.fail_after(5):
-            while not workers.load().waiting:  # for the only thread, to close the connection
-                await trio.lowlevel.checkpoint()
+        assert await trio.to_thread.run_sync(closing.reached.wait, 5)
         scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
-        other.set()
+        assert not track.connections[0].closed
+        closing.opened.set()
     assert track.connections[0].closed
+
+
+async def test_what_makes_room_does_not_wait_for_it() -> None:
+    workers = Workers(limit=1, spare=1)
+    track, other = Track(workers), Track(workers)
+    await track.execute("begin")
+    async with trio.open_nursery() as nursery:
+        gate = other.database.gates["execute"] = Gate()
+
+        async def interrupted() -> None:
+            with pytest.raises(Cancelled):
+                async with track.lane.undone_if_interrupted(), track.lane.call("execute"):
+                    await track.execute("wait")
+
+        nursery.start_soon(interrupted)
+        await trio.to_thread.run_sync(track.database.waiting.wait)
+        nursery.start_soon(other.execute, "rows 1")  # takes the only place as soon as it can
+        await trio.testing.wait_all_tasks_blocked()
+        track.lane.cancel()
+        with trio.fail_after(5):
+            await trio.to_thread.run_sync(gate.reached.wait)
+            while track.lane.transaction is not Transaction.NONE:
+                await trio.lowlevel.checkpoint()
+            await track.lane.close()
+        gate.opened.set()
+    await other.lane.close()
     workers.close()

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from notebook_rpc.errors import DatabaseUnavailable
+from notebook_rpc.errors import DatabaseUnavailable, NotebookError, QueryError
 from notebook_rpc.model import Transaction
 from notebook_rpc.services.pool import Pool
 from notebook_rpc.services.workers import Workers
@@ -90,10 +90,13 @@ async def test_a_transaction_left_open_is_undone(pond: Pond) -> None:
     assert pond.database.created == {}
 
 
-async def test_a_lane_that_cannot_be_cleaned_is_not_lent_again(pond: Pond) -> None:
+@pytest.mark.parametrize("failure", [DatabaseUnavailable("gone"), QueryError("stuck")])
+async def test_a_lane_that_cannot_be_cleaned_is_not_lent_again(
+    pond: Pond, failure: NotebookError
+) -> None:
     async with pond.pool.lane() as lane:
         await execute(lane, "begin")
-        pond.database.failures["rollback"] = DatabaseUnavailable("gone")
+        pond.database.failures["rollback"] = failure
     assert pond.open_now() == [False]
     pond.database.failures.clear()
     async with pond.pool.lane() as lane:
@@ -143,8 +146,9 @@ async def test_the_lane_that_has_been_idle_longest_is_closed_first(
     while all(pond.open_now()):
         await trio.lowlevel.checkpoint()
     assert pond.open_now() == [False, True]
-    async with pond.pool.lane() as left:
+    async with pond.pool.lane() as left, pond.pool.lane() as new:
         assert left is younger
+        assert new is not older
     nursery.cancel_scope.cancel()
 
 

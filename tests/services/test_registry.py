@@ -52,6 +52,13 @@ class House:
             idle_seconds=IDLE,
         )
 
+    def has(self, id_: str) -> bool:
+        try:
+            with self.sessions.using(id_, ADA):
+                return True
+        except UnknownSession:
+            return False
+
 
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
@@ -241,3 +248,32 @@ async def test_a_session_is_its_makers_and_for_all_others_there_is_none(house: H
         await house.sessions.end(id_, BOB)
     with house.sessions.using(id_, ADA) as session:
         await session.execute("rows 1")
+
+
+async def test_a_session_that_is_ended_while_others_expire_hurts_nobody(
+    house: House, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    gate = house.database.gates["close"] = Gate()
+    ids = [await house.sessions.create("default", ADA) for _ in range(2)]
+    nursery.start_soon(house.sessions.expire)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(IDLE + 1)
+    await happens(gate.reached)  # the first one is slow to close
+    house.database.gates.clear()
+    (left,) = [id_ for id_ in ids if len(house.sessions) == 1 and house.has(id_)]
+    await house.sessions.end(left, ADA)
+    gate.opened.set()
+    await until(lambda: all(connection.closed for connection in house.database.connections))
+    await house.sessions.create("default", ADA)  # and the sessions are still looked after
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_session_for_somebody_who_has_left_is_closed_again(house: House) -> None:
+    gate = house.database.gates["connect"] = Gate()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.sessions.create, "default", ADA)
+        await happens(gate.reached)
+        nursery.cancel_scope.cancel()
+        gate.opened.set()
+    assert len(house.sessions) == 0
+    assert [connection.closed for connection in house.database.connections] == [True]

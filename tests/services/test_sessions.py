@@ -154,6 +154,7 @@ async def test_the_catalog_is_there_in_both_states(room: Room) -> None:
         assert {table.table for table in await room.session.tables(list)} >= {"orders", "users"}
         assert [view.table for view in await room.session.views(list)] == ["paid"]
         assert len(await room.session.columns("", "", "users", list)) == 3
+        assert len(await room.session.columns("fake", "main", "users", list)) == 3
         if await room.state() == "NoActive":
             await room.session.execute("rows 3")
     assert len(await room.rows(10)) == 3

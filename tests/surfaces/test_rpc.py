@@ -21,13 +21,14 @@ from notebook_rpc.errors import (
 from notebook_rpc.model import Column, ResultColumn, Table
 from notebook_rpc.sansio.routing import Found, RoutingTable
 from notebook_rpc.sansio.tokens import ANYBODY, User
-from notebook_rpc.surfaces.rpc import Options, Rpc
+from notebook_rpc.surfaces.rpc import Dialogue, Options, Rpc
 from notebook_rpc.web import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from notebook_rpc.model import Parameters
+    from notebook_rpc.web import Headers
 
 T = TypeVar("T")
 
@@ -139,15 +140,19 @@ class Client:
         method: str,
         path: str,
         body: object = b"",
-        content_type: bytes = b"application/json",
+        content_type: bytes | None = b"application/json",
     ) -> Response:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = ((b"host", b"localhost"), (b"content-type", content_type))
+        headers: Headers = ((b"host", b"localhost"),)
+        if content_type is not None:
+            headers = (*headers, (b"content-type", content_type))
         found = self.table.find(method, path)
         assert isinstance(found, Found)
         return await found.target(Request(method, path, "", headers, raw, found.parameters))
 
-    async def post(self, body: object, content_type: bytes = b"application/json") -> Response:
+    async def post(
+        self, body: object, content_type: bytes | None = b"application/json"
+    ) -> Response:
         return await self.request("POST", "/", body, content_type)
 
     async def call(self, method: str, params: object = ()) -> Any:
@@ -212,6 +217,25 @@ async def test_our_own_methods(client: Client) -> None:
         ("execute", "select ?", [1, None], 1.5),
         ("execute", "select $a", {"a": 2.5}, 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("message", "urgent"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "cancel"}', True),
+        (b'{"jsonrpc": "2.0", "method": "progress"}', True),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "execute", "params": ["cancel"]}', False),
+        (b'[{"jsonrpc": "2.0", "id": 1, "method": "cancel"}]', False),
+        (b'{"method": "cancel"', False),
+    ],
+)
+async def test_to_cancel_and_to_look_go_around_the_queue(message: bytes, urgent: bool) -> None:
+    async def quit_() -> None:
+        raise AssertionError
+
+    session = Remembering()
+    assert Dialogue(session, quit_, Options(max_batch=5)).is_urgent(message) is urgent
+    assert session.calls == []
 
 
 async def test_columns_takes_null_or_nothing_for_any(client: Client) -> None:
@@ -328,10 +352,10 @@ async def test_json_is_taken_with_and_without_parameters(
 
 
 @pytest.mark.parametrize(
-    "content_type", [b"", b"text/plain", b"application/json-rpc", b"application/jsonx"]
+    "content_type", [None, b"", b"text/plain", b"application/json-rpc", b"application/jsonx"]
 )
 async def test_another_content_type_is_415_with_an_empty_body(
-    client: Client, content_type: bytes
+    client: Client, content_type: bytes | None
 ) -> None:
     response = await client.post({"jsonrpc": "2.0", "id": 1, "method": "tables"}, content_type)
     assert (response.status, response.body) == (415, b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import select
 import socket
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -20,11 +21,19 @@ from trio.testing import (
 )
 
 from notebook_rpc.transport.http11 import Limits
-from notebook_rpc.transport.listener import BUSY, TURNED_AWAY, Listener, SocketStream, open_tcp
+from notebook_rpc.transport.listener import (
+    BUSY,
+    TURNED_AWAY,
+    Listener,
+    SocketStream,
+    open_tcp,
+    open_unix,
+)
 from notebook_rpc.web import Handler, Request, Response, Send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     Connect = Callable[[], Awaitable[trio.SocketStream]]
 
@@ -394,6 +403,18 @@ async def test_a_port_that_is_taken_is_named() -> None:
     assert caught.value.errno == errno.EADDRINUSE
 
 
+async def test_localhost_is_not_listened_on_in_part() -> None:
+    if socket.AF_INET6 not in families_of_localhost():
+        pytest.skip("needs ::1")
+    (taken,) = await open_tcp("::1", 0)
+    port = taken.getsockname()[1]
+    with taken, pytest.raises(OSError, match="cannot listen on localhost port") as caught:
+        await open_tcp("localhost", port)
+    assert caught.value.errno == errno.EADDRINUSE
+    (free,) = await open_tcp("127.0.0.1", port)  # what had been bound was given back
+    free.close()
+
+
 async def test_an_address_that_is_not_ours_is_named() -> None:
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1 port 80: ") as caught:
         await open_tcp("192.0.2.1", 80)
@@ -402,8 +423,26 @@ async def test_an_address_that_is_not_ours_is_named() -> None:
 
 @pytest.mark.parametrize("host", ["no such host", "a" * 64 + ".invalid", "300.0.0.1x"])
 async def test_so_is_a_host_that_does_not_exist(host: str) -> None:
-    with pytest.raises(OSError, match=f"cannot listen on {host}: "):
+    with pytest.raises(OSError, match=f"cannot listen on {host}: ") as caught:
         await open_tcp(host, 0)
+    assert isinstance(caught.value.errno, int)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
+async def test_a_server_that_is_too_busy_to_accept_keeps_its_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with ExitStack() as closing, socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(path))
+        busy.listen(0)
+        before = path.stat().st_ino
+        with suppress(BlockingIOError):
+            for _ in range(100):
+                client = closing.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with trio.fail_after(5), pytest.raises(OSError, match=f"cannot listen on {path}: "):
+            await trio.to_thread.run_sync(open_unix, path, abandon_on_cancel=True)
+    assert path.stat().st_ino == before
 
 
 @pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -12,8 +13,8 @@ import trio
 import trustme
 
 from notebook_rpc.transport.http11 import Limits
-from notebook_rpc.transport.listener import Listener, open_tcp
-from notebook_rpc.transport.tls import CannotUse, context_of
+from notebook_rpc.transport.listener import Listener, SocketStream, open_tcp
+from notebook_rpc.transport.tls import CannotUse, TlsStream, context_of
 from notebook_rpc.web import Request, Response
 
 if TYPE_CHECKING:
@@ -107,6 +108,15 @@ async def test_two_versions_are_spoken(paths: Paths, version: ssl.TLSVersion) ->
         await stream.aclose()
 
 
+async def test_of_the_protocols_a_client_offers_http_1_1_is_chosen(paths: Paths) -> None:
+    context = paths.client()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with serving(paths) as port:
+        stream = await connected(port, context)
+        assert stream.selected_alpn_protocol() == "http/1.1"
+        await stream.aclose()
+
+
 @pytest.mark.filterwarnings("ignore:.*TLSv1_1 is deprecated:DeprecationWarning")
 async def test_older_versions_are_not(paths: Paths) -> None:
     context = paths.client()
@@ -121,7 +131,8 @@ async def test_plain_http_is_told_to_use_https(paths: Paths) -> None:
     async with serving(paths) as port:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         await stream.send_all(GET)
-        answer = b"".join([part async for part in stream])
+        with trio.fail_after(0.5):  # it is told at once, not when we give up on it
+            answer = b"".join([part async for part in stream])
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"https://" in answer
         await stream.aclose()
@@ -136,8 +147,8 @@ async def test_noise_is_hung_up_on(paths: Paths, noise: bytes) -> None:
         try:
             await stream.send_all(noise)
             await stream.send_eof()
-            while await stream.receive_some():
-                continue
+            while answer := await stream.receive_some():
+                assert not answer.startswith(b"HTTP")
         except trio.BrokenResourceError:
             assert noise  # it was reset, having been refused before it was read
         await stream.aclose()
@@ -169,6 +180,30 @@ async def test_a_client_that_leaves_in_mid_answer_hurts_nobody(paths: Paths) -> 
             socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0"
         )
         await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells")
+async def test_that_the_client_has_left_is_known_below_tls(paths: Paths) -> None:
+    stream, client = stream_and_client(paths)
+    assert not stream.hung_up()
+    client.close()
+    assert stream.hung_up()
+    await trio.aclose_forcefully(stream)
+
+
+async def test_an_abort_is_a_reset_and_no_end(paths: Paths) -> None:
+    stream, client = stream_and_client(paths)
+    stream.abort()
+    with client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def stream_and_client(paths: Paths) -> tuple[TlsStream, socket.socket]:
+    """Both ends, before their handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname(), timeout=5)
+        accepted, _ = listening.accept()
+    return TlsStream(SocketStream(accepted), context_of(paths.certificate, paths.key)), client
 
 
 def test_what_cannot_be_used_is_named(paths: Paths, tmp_path: Path) -> None:
