@@ -19,6 +19,7 @@ from notebook_rpc.errors import (
     WrongState,
 )
 from notebook_rpc.model import Transaction
+from notebook_rpc.sansio.budget import LEAST, Budget
 from notebook_rpc.sansio.values import TextRows
 from notebook_rpc.services.sessions import Progress, Session
 from notebook_rpc.services.workers import Workers
@@ -109,6 +110,21 @@ async def test_a_query_from_execute_to_finish(room: Room) -> None:
     assert pages == [100, 100, 50, 0]
     await room.session.finish()
     assert await room.state() == "NoActive"
+
+
+@pytest.mark.parametrize(
+    ("budget", "least", "most"),
+    [(Budget(0), 1, LEAST), (Budget(1 << 30), LEAST, CAP), (None, LEAST, CAP)],
+)
+async def test_pages_keep_within_a_budget(
+    room: Room, budget: Budget | None, least: int, most: int
+) -> None:
+    session = Session(given(FakeConnection(room.database)), room.workers, CAP, budget=budget)
+    await session.execute("rows 20000")
+    while len(decoded(page := await session.page(20_000))) <= 100:  # those that were read ahead
+        continue
+    assert least < sum(map(len, page)) <= most
+    await session.close()
 
 
 async def test_each_query_has_rows_of_its_own(room: Room) -> None:

@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.listener import Listener, SocketStream, open_tcp
@@ -216,5 +222,13 @@ def test_what_cannot_be_used_is_named(paths: Paths, tmp_path: Path) -> None:
     with pytest.raises(CannotUse, match="KEY_VALUES_MISMATCH"):
         context_of(paths.certificate, other)
     other.write_text("nonsense")
-    with pytest.raises(CannotUse, match=r"other\.pem"):
+    with pytest.raises(CannotUse, match=r"other\.pem and .*key\.pem cannot be used: not PEM"):
         context_of(other, paths.key)
+
+
+def test_a_key_that_needs_a_passphrase_is_not_waited_for(paths: Paths) -> None:
+    key = load_pem_private_key(paths.key.read_bytes(), None)
+    locked = BestAvailableEncryption(b"a passphrase")
+    paths.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
+    with pytest.raises(CannotUse, match=r"key\.pem is encrypted, and there is nobody to ask"):
+        context_of(paths.certificate, paths.key)
