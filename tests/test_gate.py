@@ -24,6 +24,7 @@ ACCESS = Access(frozenset({"db.example"}), frozenset({"https://ui.example"}))
 
 
 TOKENS = Tokens(parse("s3cret name=ada"))
+EVIL, LOCAL = b"https://evil.example", b"http://localhost"
 
 
 class Echo:
@@ -71,6 +72,11 @@ async def test_unknown_paths_and_methods_are_refused_with_empty_bodies() -> None
         [(b"host", b"evil.example")],
         [(b"host", b"localhost"), (b"origin", b"https://evil.example")],
         [(b"host", b"localhost"), (b"origin", b"null")],
+        # Of several not one counts: who sends two hopes that we look at the other.
+        [(b"host", b"evil.example"), (b"host", b"localhost")],
+        [(b"host", b"localhost"), (b"host", b"evil.example")],
+        [(b"host", b"localhost"), *((b"origin", each) for each in (EVIL, LOCAL))],
+        [(b"host", b"localhost"), *((b"origin", each) for each in (LOCAL, EVIL))],
     ],
 )
 def test_foreign_hosts_and_origins_reach_nothing(

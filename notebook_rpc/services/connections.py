@@ -34,10 +34,6 @@ class Connections:
         self._failed: dict[str, tuple[float, NotebookError]] = {}  # the last try: when, and how
         self._open: dict[str, Database] = {}  # in the order in which they were opened
 
-    @property
-    def names(self) -> list[str]:
-        return list(self._openers)
-
     async def open(self, name: str) -> Database:
         """The database of that name, opened if it was not.
 

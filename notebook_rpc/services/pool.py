@@ -59,7 +59,7 @@ class Pool:
     async def expire(self) -> None:
         """Close lanes as they become idle for too long. Runs until it is cancelled."""
         while True:
-            if not self._idle:
+            while not self._idle:  # what came back may have been lent again by now
                 self._returned = trio.Event()
                 await self._returned.wait()
             since, lane = self._idle[0]

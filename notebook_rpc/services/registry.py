@@ -119,7 +119,7 @@ class Sessions:
     async def expire(self) -> None:
         """End sessions as they become idle for too long. Runs until it is cancelled."""
         while True:
-            if not self._entries:
+            while not self._entries:  # what was made may have ended by now
                 self._created = trio.Event()
                 await self._created.wait()
             now = trio.current_time()

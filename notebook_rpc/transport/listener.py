@@ -399,6 +399,6 @@ def _is_listened_on(path: Path) -> bool:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return False
-        except TimeoutError:  # its backlog is full: somebody is there, and busy
+        except (BlockingIOError, TimeoutError):  # its backlog is full: somebody is there, and busy
             return True
     return True

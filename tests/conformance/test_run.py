@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from notebook_rpc.conformance import calls, drivers
+from notebook_rpc.conformance import subject as subject_module
 from notebook_rpc.conformance.dialects import DIALECTS
 from notebook_rpc.conformance.drivers import Check, Verdict, run
 from notebook_rpc.conformance.outcomes import Failed, Skipped, Unchecked
-from notebook_rpc.conformance.subject import PREFIX, Subject
+from notebook_rpc.conformance.subject import PREFIX, Subject, rest, values, ways
+from notebook_rpc.errors import Cancelled
+from notebook_rpc.sansio.values import TextRows
 from notebook_rpc_drivers import sqlite
+from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase
 from tests.conformance.broken import Driver, Fault, OfNoInterrupt
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from notebook_rpc.conformance.drivers import Finding
+    from notebook_rpc.model import Parameters, Result
 
 SQLITE = DIALECTS["sqlite"]
 
@@ -258,6 +263,54 @@ def test_a_connection_that_gives_wrong_rows_is_not_usable(properties: dict[str, 
     assert judged(it_asks, properties).verdict is Verdict.OK
     finding = judged(it_asks, properties, fetch=lambda result, limit: result.fetch(limit)[1:])
     assert finding.message == "rows after a test: expected [1, 2, 3], found [2, 3]"
+
+
+def test_values_are_of_a_result_that_is_closed(properties: dict[str, str]) -> None:
+    finished: list[object] = []
+
+    def it_asks(subject: Subject) -> None:
+        assert values(subject.connect(), subject.rows(2)) == [1, 2]
+
+    assert judged(it_asks, properties, finish=finished.append).verdict is Verdict.OK
+    assert len(finished) == 1
+
+
+def test_a_driver_that_gives_text_is_asked_for_it_too() -> None:
+    plain, text = FakeDatabase().connect(), WithText()
+    assert len(list(ways(plain))) == 1
+    ours, theirs = ways(text)
+    assert rest(ours("rows 1")) == ['{"n":"1"}']
+    assert rest(theirs("rows 1")) == ['{"theirs":"1"}']
+
+
+class WithText(FakeConnection):
+    def __init__(self) -> None:
+        super().__init__(FakeDatabase())
+
+    def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> Result[str]:
+        return TextRows(self.execute(f"{sql} theirs", parameters))
+
+
+def test_a_connection_that_is_slow_to_close_is_interrupted_and_closed(
+    properties: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject_module, "PATIENCE", 0.01)
+    interrupted = threading.Event()
+    closed: list[bool] = []
+
+    def close(connection: Any) -> None:
+        if not interrupted.is_set():
+            interrupted.wait()
+            raise Cancelled("interrupted")
+        connection.close()
+        closed.append(True)
+
+    def it_connects(subject: Subject) -> None:
+        subject.connect()
+
+    finding = judged(it_connects, properties, close=close, interrupt=lambda _: interrupted.set())
+    assert finding.verdict is Verdict.OK, finding.message
+    assert closed == [True]
 
 
 def test_every_connection_is_closed_and_then_the_database(properties: dict[str, str]) -> None:

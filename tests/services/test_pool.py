@@ -221,3 +221,26 @@ async def test_the_rollback_for_a_borrower_that_was_cancelled_is_not_interrupted
             assert pond.database.connections[0].interrupts == 0
         finally:
             gate.opened.set()  # or the rollback would never end
+
+
+async def test_a_lane_that_is_lent_again_at_once_does_not_expire(nursery: trio.Nursery) -> None:
+    workers = Workers(limit=4, spare=2)
+    database = FakeDatabase()
+
+    async def connect() -> Connection:
+        return await workers.run(database.connect)
+
+    async def borrow() -> None:
+        async with pool.lane() as lane:
+            await execute(lane, "rows 1")
+
+    pool = Pool(connect, workers, limit=1, idle_seconds=IDLE)
+    nursery.start_soon(pool.expire)
+    for _ in range(20):
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as borrowers:
+            borrowers.start_soon(borrow)
+            borrowers.start_soon(borrow)  # waits, and takes the lane as it comes back
+    nursery.cancel_scope.cancel()
+    await pool.close()
+    workers.close()

@@ -277,3 +277,13 @@ async def test_a_session_for_somebody_who_has_left_is_closed_again(house: House)
         gate.opened.set()
     assert len(house.sessions) == 0
     assert [connection.closed for connection in house.database.connections] == [True]
+
+
+async def test_a_session_may_end_before_anybody_looked_at_it(
+    house: House, nursery: trio.Nursery
+) -> None:
+    nursery.start_soon(house.sessions.expire)
+    for _ in range(20):
+        await trio.testing.wait_all_tasks_blocked()
+        await house.sessions.end(await house.sessions.create("default", ADA), ADA)
+    nursery.cancel_scope.cancel()

@@ -218,6 +218,8 @@ def test_what_cannot_be_used_is_named(paths: Paths, tmp_path: Path) -> None:
         context_of(paths.certificate, nothing)
     with pytest.raises(CannotUse, match=r"cannot read .*nothing\.pem"):
         context_of(nothing, paths.key)
+    with pytest.raises(CannotUse, match=f"cannot read {tmp_path}: not a file"):
+        context_of(paths.certificate, tmp_path)
     other.write_bytes(paths.authority.issue_cert("else").private_key_pem.bytes())
     with pytest.raises(CannotUse, match="KEY_VALUES_MISMATCH"):
         context_of(paths.certificate, other)
