@@ -231,20 +231,20 @@ class Follower(RuleBasedStateMachine):
 
     def leave_nothing_behind(self) -> None:
         default, *others = self.sessions
+        # First those who wait for a lock, or they would get it.
+        for session in sorted(self.sessions, key=lambda session: session.waits_for is None):
+            while session.queue:  # one by one: of two that leave, either may be noticed first
+                session.queue.pop().wire.leave("close")
+                self.wait_until_it_says_so(session)
+            if session.running is not None:
+                caller = session.take_running()
+                caller.wire.leave("close")
+                session.interrupt(caller.calls[0])
+                self.wait_until_it_says_so(session)
         for session in others:
             assert self.exchange(request("DELETE", session.path))[0] == 204
             session.end()
-            for caller in session.callers:
-                caller.wire.leave("close")
         self.sessions = [default]
-        while default.queue:  # one by one: of two that leave, either may be noticed first
-            default.queue.pop().wire.leave("close")
-            self.wait_until_it_says_so(default)
-        if default.running is not None:
-            caller = default.take_running()
-            caller.wire.leave("close")
-            default.interrupt(caller.calls[0])
-            self.wait_until_it_says_so(default)
         calls = [FINISH] if default.active else []
         if default.transaction != AUTOCOMMIT:
             calls += [execute(words.Rollback()), FINISH]

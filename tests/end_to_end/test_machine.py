@@ -167,13 +167,14 @@ class Machine(Follower):
         self.post(self.at_work[which % len(self.at_work)], calls, how)
 
     @precondition(lambda self: self.world.dialect.one_writer and len(self.writers) == 1)
-    @rule(who=WHO, statement=st.builds(words.Create, st.sampled_from(words.OWN)))
-    def wait_for_a_lock(self, who: int, statement: Statement) -> None:
+    @rule(who=WHO, table=st.sampled_from(words.OWN))
+    def wait_for_a_lock(self, who: int, table: str) -> None:
         session, (writer,) = self.one(who), self.writers
         waits = writer.transaction == OPEN and not writer.callers
         if waits and session.at_rest and session is not writer:
             session.waits_for = writer
-            self.post(session, [execute(statement)])
+            there = table in session.tables  # to create it again would fail without waiting
+            self.post(session, [execute(words.Insert(table, 1) if there else words.Create(table))])
 
     # What ends them
 
