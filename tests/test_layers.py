@@ -52,6 +52,8 @@ LAYERS: dict[str, set[str]] = {
 # The one database package each driver may import.
 DATABASES = {
     "duckdb": {"duckdb"},
+    "_duckdb_arrow": {"duckdb", "nanoarrow"},
+    "_duckdb_connection": {"duckdb"},
     "_duckdb_sql": {"duckdb"},
     "sqlite": set(),
     "fake": set(),

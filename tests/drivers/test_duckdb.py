@@ -31,18 +31,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from notebook_rpc_drivers.duckdb import _Connection, _Database
+    from notebook_rpc_drivers._duckdb_connection import Connection
+    from notebook_rpc_drivers.duckdb import Database
 
 
 @pytest.fixture
-def database() -> Iterator[_Database]:
+def database() -> Iterator[Database]:
     database = DRIVER.open({"threads": "2"})
     yield database
     database.close()
 
 
 @pytest.fixture
-def connection(database: _Database) -> Iterator[_Connection]:
+def connection(database: Database) -> Iterator[Connection]:
     connection = database.connect()
     yield connection
     connection.close()
@@ -67,13 +68,13 @@ def held(path: str, *, read_only: bool) -> Iterator[int]:
         process.communicate(b"\n")
 
 
-def cells(connection: _Connection, sql: str) -> list[object]:
+def cells(connection: Connection, sql: str) -> list[object]:
     """The text of the only row."""
     (row,) = connection.execute_text(sql).fetch(2)
     return list(json.loads(row).values())
 
 
-def tables(connection: _Connection) -> set[str]:
+def tables(connection: Connection) -> set[str]:
     return {table.table for table in connection.tables()}
 
 
@@ -113,11 +114,11 @@ def tables(connection: _Connection) -> set[str]:
         ("'\U0001f986' || chr(0)", "\U0001f986\0"),
     ],
 )
-def test_the_text_of_a_value(connection: _Connection, sql: str, expected: str | None) -> None:
+def test_the_text_of_a_value(connection: Connection, sql: str, expected: str | None) -> None:
     assert cells(connection, f"select {sql}") == [expected]
 
 
-def test_every_type_there_is_has_a_text_and_a_value(connection: _Connection) -> None:
+def test_every_type_there_is_has_a_text_and_a_value(connection: Connection) -> None:
     text = connection.execute_text("from test_all_types()")
     rows = [json.loads(row) for row in text.fetch(5)]
     assert len(rows) == 3
@@ -128,7 +129,7 @@ def test_every_type_there_is_has_a_text_and_a_value(connection: _Connection) -> 
     assert native.columns == text.columns
 
 
-def test_what_python_cannot_hold_comes_as_text(connection: _Connection) -> None:
+def test_what_python_cannot_hold_comes_as_text(connection: Connection) -> None:
     sql = """select 1 as n, timestamptz '2026-02-28 00:00:00+00' as at, 0.5::decimal(2, 1) as d,
         timestamp_ns '2026-02-28 01:02:03.123456789' as exact"""
     connection.execute("set timezone = 'UTC'")
@@ -137,7 +138,7 @@ def test_what_python_cannot_hold_comes_as_text(connection: _Connection) -> None:
     ]
 
 
-def test_columns_have_the_engine_s_types(connection: _Connection) -> None:
+def test_columns_have_the_engine_s_types(connection: Connection) -> None:
     result = connection.execute_text("select 1 as a, 1.5::decimal(4, 2) as b, [{'x': 1}] as c")
     assert result.columns == [
         ResultColumn("a", "INTEGER"),
@@ -146,7 +147,7 @@ def test_columns_have_the_engine_s_types(connection: _Connection) -> None:
     ]
 
 
-def test_any_name_will_do(connection: _Connection) -> None:
+def test_any_name_will_do(connection: Connection) -> None:
     sql = """select 1 as "a'b""c\\", 2 as r, 3 as c0, 4 as A, 5 as a, 6 as a"""
     assert connection.execute_text(sql).fetch(2) == [
         '{"a\'b\\"c\\\\":"1","r":"2","c0":"3","A":"4","a":"5","a_1":"6"}'
@@ -162,18 +163,18 @@ def test_any_name_will_do(connection: _Connection) -> None:
         "; select 1 as n",
     ],
 )
-def test_semicolons_and_comments_around(connection: _Connection, sql: str) -> None:
+def test_semicolons_and_comments_around(connection: Connection, sql: str) -> None:
     assert connection.execute_text(sql).fetch(2) == ['{"n":"1"}']
 
 
-def test_parameters_reach_inside_and_lists_are_values(connection: _Connection) -> None:
+def test_parameters_reach_inside_and_lists_are_values(connection: Connection) -> None:
     sql = "with w as (select $who as who) select who, $n as n from w limit $most"
     parameters = {"who": "a'b", "n": [1, 2], "most": 1}
     assert connection.execute_text(sql, parameters).fetch(2) == ['{"who":"a\'b","n":"[1,2]"}']
 
 
 @pytest.mark.parametrize("parameters", [[], [1, 2], {"x": 1}, [2**200]])
-def test_wrong_parameters_are_errors(connection: _Connection, parameters: object) -> None:
+def test_wrong_parameters_are_errors(connection: Connection, parameters: object) -> None:
     with pytest.raises(QueryError):
         connection.execute_text("select ?", parameters)  # type: ignore[arg-type]
 
@@ -193,7 +194,7 @@ def test_wrong_parameters_are_errors(connection: _Connection, parameters: object
         ("prepare p as insert into t values (1); execute p", 1),
     ],
 )
-def test_what_has_no_rows_has_a_count(connection: _Connection, sql: str, count: int) -> None:
+def test_what_has_no_rows_has_a_count(connection: Connection, sql: str, count: int) -> None:
     connection.execute("create table t as select unnest([1, 2, 3]) as a")
     for execute in (connection.execute, connection.execute_text):
         connection.execute("begin")
@@ -211,7 +212,7 @@ def test_what_has_no_rows_has_a_count(connection: _Connection, sql: str, count: 
         'with w as (insert into t values (4) returning a) select a as "Count" from w',
     ],
 )
-def test_rows_that_look_like_a_count_are_rows(connection: _Connection, sql: str) -> None:
+def test_rows_that_look_like_a_count_are_rows(connection: Connection, sql: str) -> None:
     connection.execute("create table t (a bigint)")
     result = connection.execute_text(sql)
     assert [column.column for column in result.columns] == ["Count"]
@@ -220,7 +221,7 @@ def test_rows_that_look_like_a_count_are_rows(connection: _Connection, sql: str)
 
 @pytest.mark.parametrize("text", [True, False])
 def test_nothing_runs_twice_and_everything_runs_to_its_end(
-    connection: _Connection, text: bool
+    connection: Connection, text: bool
 ) -> None:
     execute = connection.execute_text if text else connection.execute
     connection.execute("create sequence s; create table t (a integer)")
@@ -231,7 +232,7 @@ def test_nothing_runs_twice_and_everything_runs_to_its_end(
     ]
 
 
-def test_a_syntax_error_anywhere_runs_nothing_and_says_so(connection: _Connection) -> None:
+def test_a_syntax_error_anywhere_runs_nothing_and_says_so(connection: Connection) -> None:
     with pytest.raises(QueryError, match=r"(?s)syntax error.*\(nothing ran\)"):
         connection.execute("create table t (a integer); selec 1")
     assert tables(connection) == set()
@@ -240,7 +241,7 @@ def test_a_syntax_error_anywhere_runs_nothing_and_says_so(connection: _Connectio
     assert "ran" not in str(caught.value)
 
 
-def test_errors_show_the_client_s_sql_and_never_ours(connection: _Connection) -> None:
+def test_errors_show_the_client_s_sql_and_never_ours(connection: Connection) -> None:
     with pytest.raises(QueryError, match=r"(?s)LINE 1: selec 1.*\^"):
         connection.execute_text("selec 1")
     with pytest.raises(QueryError) as caught:
@@ -265,14 +266,14 @@ def test_errors_show_the_client_s_sql_and_never_ours(connection: _Connection) ->
     ],
 )
 def test_a_syntax_error_has_its_place(
-    connection: _Connection, sql: str, message: str, position: int | None
+    connection: Connection, sql: str, message: str, position: int | None
 ) -> None:
     with pytest.raises(QueryError, match=f"^{message}") as caught:
         connection.execute(sql)
     assert caught.value.position == position
 
 
-def test_a_long_tail_of_semicolons_is_nothing(connection: _Connection) -> None:
+def test_a_long_tail_of_semicolons_is_nothing(connection: Connection) -> None:
     started = time.perf_counter()
     for end in (";", "; ", ";\r\n"):
         assert connection.execute_text("select 1 as n" + end * 300_000).fetch(2) == ['{"n":"1"}']
@@ -295,7 +296,7 @@ MACROS = """
 
 
 @pytest.mark.parametrize("temp", ["", "temp "])
-def test_macros_do_not_change_what_our_own_sql_says(connection: _Connection, temp: str) -> None:
+def test_macros_do_not_change_what_our_own_sql_says(connection: Connection, temp: str) -> None:
     connection.execute("create table kept (a integer); create view seen as from kept")
     connection.execute(MACROS.replace("create macro", f"create {temp}macro"))
     assert cells(connection, "select 1") == ["1"]
@@ -309,7 +310,7 @@ def test_macros_do_not_change_what_our_own_sql_says(connection: _Connection, tem
 @pytest.mark.parametrize("kind", ["table", "temp table", "view"])
 @pytest.mark.parametrize("sql", ["pragma version", "call pragma_version()"])
 def test_a_result_that_is_kept_is_no_table_of_the_user_s(
-    connection: _Connection, kind: str, sql: str
+    connection: Connection, kind: str, sql: str
 ) -> None:
     connection.execute(f"create {kind} kept as select 7 as a, 8 as b")
     for _ in range(2):
@@ -338,7 +339,7 @@ def test_a_full_disk_is_not_the_statement_s_fault(tmp_path: Path) -> None:
 
 
 def test_a_constraint_that_fails_at_commit_is_the_statement_s_fault(
-    database: _Database, connection: _Connection
+    database: Database, connection: Connection
 ) -> None:
     connection.execute("create table t (a varchar primary key)")
     other = database.connect()
@@ -350,23 +351,23 @@ def test_a_constraint_that_fails_at_commit_is_the_statement_s_fault(
     other.close()
 
 
-def test_a_statement_newer_than_its_list_of_types_is_refused(connection: _Connection) -> None:
+def test_a_statement_newer_than_its_list_of_types_is_refused(connection: Connection) -> None:
     with pytest.raises(DatabaseError, match="not a valid StatementType"):
         connection.execute("update extensions (nosuch)")
 
 
-def test_sql_does_not_read_python_variables(connection: _Connection) -> None:
+def test_sql_does_not_read_python_variables(connection: Connection) -> None:
     with pytest.raises(QueryError, match="Table with name statement does not exist"):
         connection.execute("select * from statement")  # a variable of the driver
 
 
-def test_rows_stream(connection: _Connection) -> None:
+def test_rows_stream(connection: Connection) -> None:
     result = connection.execute_text("select range as n from range(1000000000000)")
     assert result.fetch(2) == ['{"n":"0"}', '{"n":"1"}']
     assert result.streaming
 
 
-def test_a_failed_transaction_says_so_until_it_is_rolled_back(connection: _Connection) -> None:
+def test_a_failed_transaction_says_so_until_it_is_rolled_back(connection: Connection) -> None:
     connection.execute("begin; create table t (a integer)")
     with pytest.raises(QueryError):
         connection.execute("select error('now')")
@@ -376,7 +377,7 @@ def test_a_failed_transaction_says_so_until_it_is_rolled_back(connection: _Conne
     assert connection.execute("select 1").fetch(2) == [(1,)]
 
 
-def test_the_state_of_a_transaction_is_the_engine_s(connection: _Connection) -> None:
+def test_the_state_of_a_transaction_is_the_engine_s(connection: Connection) -> None:
     def state_after(sql: str) -> Transaction:
         try:
             connection.execute(sql).fetch(1)
@@ -395,7 +396,7 @@ def test_the_state_of_a_transaction_is_the_engine_s(connection: _Connection) -> 
 
 @pytest.mark.parametrize("end", ["commit", "END", "commit; select 1"])
 def test_a_failed_transaction_is_never_said_to_be_committed(
-    connection: _Connection, end: str
+    connection: Connection, end: str
 ) -> None:
     connection.execute("create table t (n integer primary key)")
     connection.execute("begin; insert into t values (1)")
@@ -407,7 +408,7 @@ def test_a_failed_transaction_is_never_said_to_be_committed(
     assert cells(connection, "select count(*) from t") == ["0"]
 
 
-def test_a_failed_transaction_has_the_catalog_of_before(connection: _Connection) -> None:
+def test_a_failed_transaction_has_the_catalog_of_before(connection: Connection) -> None:
     connection.execute("create table kept (a integer); create view seen as from kept")
     with pytest.raises(QueryError):
         connection.execute("begin; create table t (a integer); select error('now')")
@@ -422,7 +423,7 @@ class TestCatalogWhileAResultIsOpen:
     ROWS = "select * from range(2000000)"
 
     def test_it_has_what_others_have_committed_meanwhile(
-        self, database: _Database, connection: _Connection
+        self, database: Database, connection: Connection
     ) -> None:
         result = connection.execute_text(self.ROWS)
         result.fetch(1)
@@ -446,7 +447,7 @@ class TestCatalogWhileAResultIsOpen:
             'create TEMPORARY table "mine" (a integer)',
         ],
     )
-    def test_it_has_what_is_temporary(self, connection: _Connection, sql: str) -> None:
+    def test_it_has_what_is_temporary(self, connection: Connection, sql: str) -> None:
         connection.execute_text(self.ROWS).fetch(1)
         connection.execute(f"create table kept (a integer); {sql}")
         connection.execute_text(self.ROWS).fetch(1)
@@ -462,7 +463,7 @@ class TestCatalogWhileAResultIsOpen:
         assert tables(connection) == {"kept"}
         assert connection.views() == []
 
-    def test_what_is_not_there_is_not_looked_for(self, connection: _Connection) -> None:
+    def test_what_is_not_there_is_not_looked_for(self, connection: Connection) -> None:
         wide = ", ".join(f"c{number} integer" for number in range(500))
         made = "; ".join(f"create table t{number} ({wide})" for number in range(100))
         connection.execute(f"begin; {made}; commit")
@@ -478,7 +479,7 @@ class TestCatalogWhileAResultIsOpen:
         assert with_ddl < looking / 2
 
     def test_a_table_dropped_in_the_transaction_is_gone_for_it_alone(
-        self, database: _Database, connection: _Connection
+        self, database: Database, connection: Connection
     ) -> None:
         connection.execute("create table kept (a integer); begin; drop table kept")
         connection.execute_text(self.ROWS).fetch(1)
@@ -490,7 +491,7 @@ class TestCatalogWhileAResultIsOpen:
         connection.execute_text(self.ROWS).fetch(1)
         assert tables(connection) == {"kept"}
 
-    def test_interrupting_a_catalog_call_does_not_spoil_it(self, connection: _Connection) -> None:
+    def test_interrupting_a_catalog_call_does_not_spoil_it(self, connection: Connection) -> None:
         result = connection.execute_text(self.ROWS)
         result.fetch(1)
         connection.tables()  # makes the sibling
@@ -516,7 +517,7 @@ class TestCatalogWhileAResultIsOpen:
         assert sum(len(page) for page in iter(lambda: result.fetch(100_000), [])) == 1_999_999
 
 
-def test_progress_goes_from_nothing_to_one(connection: _Connection) -> None:
+def test_progress_goes_from_nothing_to_one(connection: Connection) -> None:
     assert connection.progress() is None
     seen: set[float | None] = set()
     sql = "select count(*) from range(200000000) where hash(range) % 7 = 9"
@@ -646,12 +647,12 @@ class TestOpening:
         database.close()
 
 
-def test_not_a_number_survives_natively(connection: _Connection) -> None:
+def test_not_a_number_survives_natively(connection: Connection) -> None:
     ((value,),) = connection.execute("select 'nan'::double").fetch(2)
     assert math.isnan(value)
 
 
-def test_every_failure_is_ours(connection: _Connection) -> None:
+def test_every_failure_is_ours(connection: Connection) -> None:
     for sql in (
         "select * from read_csv('/no/such')",
         "attach '/no/such/dir/x.db'",
