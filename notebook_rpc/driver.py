@@ -5,8 +5,8 @@ statement at a time and gives a ``Result``.
 
 Threads: every method may block and is called on a worker thread, one call at a time for
 each connection, though not always the same thread. The exceptions may race with anything and
-must not raise: ``interrupt``, called on a thread of its own, and ``progress`` and
-``transaction``, asked on the event loop, where they must not block.
+must not raise: ``interrupt``, called on a thread of its own, and ``progress``,
+``transaction`` and ``changes``, asked on the event loop, where they must not block.
 
 Errors: a method raises a ``notebook_rpc.errors.NotebookError``, with the database's own
 exception as its ``__cause__``. Anything else is a bug in the driver and reported as one.
@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from notebook_rpc.model import Column, Parameters, Result, Table, Transaction
+    from notebook_rpc.model import (
+        ArrowResult,
+        Column,
+        Parameters,
+        Result,
+        Stability,
+        Table,
+        Transaction,
+    )
 
 
 class Connection(Protocol):
@@ -78,6 +86,69 @@ class SupportsText(Protocol):
 
 
 @runtime_checkable
+class SupportsJson(Protocol):
+    """Capability: the database writes rows as typed JSON, exactly, and faster than Python can."""
+
+    def execute_json(self, sql: str, parameters: Parameters | None = None, /) -> Result[str]:
+        """As ``Connection.execute``, but each row is a JSON object from column name to value;
+        the values follow the JSON table of ``sansio/values.py``."""
+        ...
+
+
+@runtime_checkable
+class SupportsArrow(Protocol):
+    """Capability: the database gives its rows as Arrow."""
+
+    def execute_arrow(self, sql: str, parameters: Parameters | None = None, /) -> ArrowResult:
+        """As ``Connection.execute``."""
+        ...
+
+
+@runtime_checkable
+class SupportsUpload(Protocol):
+    """Capability: make a table of an Arrow IPC stream."""
+
+    def upload(self, schema: str, table: str, stream: bytes, /) -> int:
+        """Create the table, or replace it, in one transaction; "" is the schema in use. Returns
+        the number of rows. A stream that is malformed, or breaks off, is a ``QueryError`` and
+        changes nothing."""
+        ...
+
+
+@runtime_checkable
+class SupportsReset(Protocol):
+    """Capability: serve one client after the other. A connection without it serves one only."""
+
+    def reset(self) -> None:
+        """Forget what former clients have left on this connection: an open result, temporary
+        objects, settings, prepared statements. Takes no time where nothing was left; no
+        transaction is open."""
+        ...
+
+
+@runtime_checkable
+class SupportsChanges(Protocol):
+    """Capability: tell writes from reads. Without it every statement may have written."""
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with each call that may have committed something others can see,
+        also if the call failed in the end. Asked on the event loop, between calls."""
+        ...
+
+
+@runtime_checkable
+class SupportsStability(Protocol):
+    """Capability: say of a query how long its rows stay what they are. Without it they are
+    ``VOLATILE``."""
+
+    def stability(self, sql: str, /) -> Stability:
+        """Anything but a single query is ``VOLATILE``, and so is what cannot be told. It asks
+        the database, but does not run *sql*."""
+        ...
+
+
+@runtime_checkable
 class SupportsInterrupt(Protocol):
     """Capability: stop the call that runs on this connection, from any thread.
 
@@ -108,6 +179,16 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Bring everything committed to disk and let go of the database."""
+        ...
+
+
+@runtime_checkable
+class SupportsReadOnly(Protocol):
+    """Capability of a database that is open for writing: connections that cannot write."""
+
+    def connect_read_only(self) -> Connection:
+        """A connection by which nothing outside of it can be changed, whatever its client
+        sends: no database, no file, no setting of others. The engine enforces it."""
         ...
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
 """Values bound to a statement, by position or by name, as JSON has them: None, bool, int,
 float, str, and lists and dicts of these, which a driver may refuse."""
+
+
+class Stability(enum.Enum):
+    """How long the rows of a query stay what they are.
+
+    LASTING: until a statement of this server writes. SHARED: others may change what it reads:
+    another process, a file, a foreign database. VOLATILE: not even twice.
+    """
+
+    LASTING, SHARED, VOLATILE = "lasting", "shared", "volatile"
 
 
 class Table(msgspec.Struct, frozen=True, order=True):
@@ -76,6 +86,40 @@ class Result(Protocol[Row_co]):
     def close(self) -> None:
         """Free what the database holds for this result. May be called again."""
         ...
+
+
+class ArrowResult(Protocol):
+    """What one statement returned, as the parts of an Arrow IPC stream: a schema, then record
+    batches; whoever sends it adds ``END_OF_STREAM``. Threads, ``columns``, ``count`` and
+    ``streaming`` are as of ``Result``.
+
+    Source: Arrow columnar format, "IPC Streaming Format".
+    """
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def streaming(self) -> bool: ...
+    @property
+    def schema(self) -> bytes:
+        """The stream's first message; b"" for a statement without rows."""
+        ...
+
+    def fetch(self) -> bytes | memoryview:
+        """The next record batch, as one message of a size that memory need not notice; b"" at
+        the end. An empty result has none."""
+        ...
+
+    def close(self) -> None:
+        """Free what the database holds for this result. May be called again."""
+        ...
+
+
+END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""What an Arrow IPC stream ends with. Readers take a stream without it for whole all the same;
+only one that breaks off inside a message is seen by all of them."""
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

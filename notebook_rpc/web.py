@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from notebook_rpc.sansio.tokens import ANYBODY, User
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, values as they were sent, in order."""
@@ -21,7 +24,8 @@ class Request:
     """One HTTP request. ``body`` is empty until it has been read.
 
     ``path`` is percent-decoded and without the query; ``query`` is raw. ``parameters`` are
-    the parts of the path that its route names, ``user`` is whose token came with it.
+    the parts of the path that its route names, ``user`` is whose token came with it, or
+    ``NOBODY`` on a route that asks for it later.
     """
 
     method: str
@@ -48,18 +52,63 @@ Stream: TypeAlias = Callable[[Send], Awaitable[None]]
 with it; if it raises, the client sees a body that was cut off, never one that looks whole."""
 
 
+class WebSocket(Protocol):
+    """An open WebSocket, as a surface has it.
+
+    Whoever converses on it is cancelled when the client leaves, and closes the socket, with
+    1000, by returning. Messages are received by one task at a time, and sent by any.
+    """
+
+    async def receive(self) -> str | bytes:
+        """The next message, text or binary."""
+        ...
+
+    async def send(self, message: str | bytes | Sequence[bytes | memoryview]) -> None:
+        """Send a text message (str) or a binary one (bytes, or pieces that are not joined).
+
+        Messages go out in the order in which they were given; this returns when the client
+        was ready to take this one, so that it waits as long as a slow reader makes it.
+        """
+        ...
+
+    def sending(self) -> AbstractAsyncContextManager[SendPieces]:
+        """A binary message of unknown length, sent in fragments as its pieces come. Whatever
+        else is to be sent waits for the end of the block; if that is an exception, the
+        connection is cut, so that nobody takes the message for whole."""
+        ...
+
+    def post(self, message: str | bytes) -> None:
+        """Send when there is time for it, without waiting: for what the client did not ask for.
+        A client that reads so slowly that too much has gathered is closed with 1008."""
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say why, and end. It does not return: the conversation is cancelled."""
+        ...
+
+
+SendPieces: TypeAlias = Callable[[Sequence[bytes | memoryview]], Awaitable[None]]
+
+Conversation: TypeAlias = Callable[[WebSocket], Awaitable[None]]
+
+WEBSOCKET: Final = "WEBSOCKET"
+"""The method of a request that asks for a WebSocket (a GET, on the wire) and of its routes."""
+
+
 @dataclass(slots=True)
 class Response:
     """An answer. A sequence of pieces is sent as it is, without being joined first.
 
     Content-Length, Transfer-Encoding and Date are the transport's to set. ``done`` is called
-    when the body is needed no more, sent or not.
+    when the body is needed no more, sent or not. ``conversation``, with status 101, answers
+    a request of the method WEBSOCKET, and begins when the socket is open.
     """
 
     status: int = 200
     headers: Headers = ()
     body: bytes | Sequence[bytes] | Stream = b""
     done: Callable[[], None] | None = None
+    conversation: Conversation | None = None
 
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -72,6 +121,9 @@ class Route:
     method: str
     path: str
     handler: Handler
+    asks_for_token: bool = False
+    """A WebSocket's route whose clients may show their token in their first message. Until they
+    have, the request's user is ``NOBODY``, and the surface must do nothing for them."""
 
 
 class Surface(Protocol):

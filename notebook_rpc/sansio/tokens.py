@@ -28,6 +28,9 @@ class User:
 ANYBODY: Final = User("anybody")
 """Without tokens all are the same user."""
 
+NOBODY: Final = User("nobody")
+"""Who has not shown a token yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
