@@ -10,27 +10,36 @@ import logging
 import re
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from notebook_rpc.sansio.routing import NotAllowed, RoutingTable
-from notebook_rpc.sansio.tokens import Tokens
+from notebook_rpc.sansio.routing import Found, NotAllowed, RoutingTable
+from notebook_rpc.sansio.tokens import ANYBODY, NOBODY, Tokens, bearer, of_browser
 from notebook_rpc.sansio.tracing import REQUEST, trace_id
-from notebook_rpc.web import Response
+from notebook_rpc.web import WEBSOCKET, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from notebook_rpc.sansio.auth import Access
+    from notebook_rpc.sansio.tokens import User
     from notebook_rpc.web import Handler, Headers, Request, Route, Surface
 
 logger = logging.getLogger(__name__)
 access = logging.getLogger("notebook_rpc.access")
 
 CHALLENGE: Final = b'Bearer realm="notebook_rpc"'  # RFC 6750, 3
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", WEBSOCKET})
+UPGRADE: Final = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))  # RFC 9110, 15.5.22
 READ: Final = frozenset({b"host", b"origin", b"traceparent"})
 SHOWN: Final = 6  # characters
 VARIES: Final = (b"vary", b"origin")
+
+
+class _Target(NamedTuple):
+    """Where a route leads."""
+
+    answer: Handler
+    asks_for_token: bool
 
 
 class Gate:
@@ -52,8 +61,9 @@ class Gate:
         self._observe = observe
         self._numbered = 0
         self.routes: list[Route] = [route for surface in surfaces for route in surface.routes()]
-        self._table: RoutingTable[Handler] = RoutingTable(
-            (route.method, route.path, self._observed(route)) for route in self.routes
+        self._table: RoutingTable[_Target] = RoutingTable(
+            (route.method, route.path, _Target(self._observed(route), route.asks_for_token))
+            for route in self.routes
         )
 
     def admit(self, request: Request) -> Handler | Response:
@@ -86,22 +96,40 @@ class Gate:
     def _find(self, request: Request, origin: str | None) -> Handler | Response:
         if request.method == "OPTIONS" and (allow := self._table.allow(request.path)):
             return Response(200, _allowed(allow, preflight=origin is not None))
-        if self._tokens:
-            given = request.header(b"authorization")
-            user = self._tokens.user(given, self._wall_clock())
-            if user is None:
-                wrong = b', error="invalid_token"' if given else b""
-                path = _cut(request.path)
-                logger.warning("refused %s %r: no valid token", request.method, path)
-                return Response(401, ((b"www-authenticate", CHALLENGE + wrong),))
-            request.user = user
         found = self._table.find(request.method, request.path)
+        patient = isinstance(found, Found) and found.target.asks_for_token
+        user = self._user(request, patient=patient)
+        if isinstance(user, Response):
+            return user
+        request.user = user
         if found is None:
             return Response(404)
         if isinstance(found, NotAllowed):
+            if found.upgrade and request.method == "GET":
+                return Response(426, UPGRADE)
             return Response(405, ((b"allow", found.allow.encode()),))
         request.parameters = found.parameters
-        return found.target
+        answer = found.target.answer
+        if request.method == WEBSOCKET and (chosen := _subprotocol(request)):
+            return _with_headers(answer, ((b"sec-websocket-protocol", chosen.encode()),))
+        return answer
+
+    def _user(self, request: Request, *, patient: bool) -> User | Response:
+        """Whose token came with *request*; *patient*, if it may come later."""
+        if not self._tokens:  # as they would say, but without a look at the headers
+            return ANYBODY
+        given = request.header(b"authorization")
+        token = bearer(given)
+        if given is None and request.method == WEBSOCKET:
+            token = of_browser(request.header(b"sec-websocket-protocol"), request.query)
+            if token is None and patient:
+                return NOBODY
+        user = self._tokens.user(token, self._wall_clock())
+        if user is not None:
+            return user
+        wrong = b"" if given is None and token is None else b', error="invalid_token"'
+        logger.warning("refused %s %r: no valid token", request.method, _cut(request.path))
+        return Response(401, ((b"www-authenticate", CHALLENGE + wrong),))
 
     def _observed(self, route: Route) -> Handler:
         async def answer(request: Request) -> Response:
@@ -136,6 +164,15 @@ def _shown(path: str, parameters: Mapping[str, str]) -> str:
     for name, value in parameters.items():
         path = path.replace(f"{{{name}}}", f"{value[:SHOWN]}...")
     return path
+
+
+def _subprotocol(request: Request) -> str | None:
+    """What to choose of the subprotocols of a WebSocket, as a browser that offers some hangs up
+    where none is chosen. They mean nothing here, but for the token that one may carry."""
+    offered = (request.header(b"sec-websocket-protocol") or "").split(",")
+    names = [name.strip() for name in offered if name.strip()]
+    others = [name for name in names if not name.startswith("bearer.")]
+    return next(iter(others or names), None)
 
 
 def _known(method: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from notebook_rpc.sansio import routing
 from notebook_rpc.sansio.tokens import ANYBODY, User
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ SendPieces: TypeAlias = Callable[[Sequence[bytes | memoryview]], Awaitable[None]
 
 Conversation: TypeAlias = Callable[[WebSocket], Awaitable[None]]
 
-WEBSOCKET: Final = "WEBSOCKET"
-"""The method of a request that asks for a WebSocket (a GET, on the wire) and of its routes."""
+WEBSOCKET: Final = routing.WEBSOCKET
 
 
 @dataclass(slots=True)

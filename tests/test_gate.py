@@ -13,7 +13,7 @@ from notebook_rpc.sansio.auth import Access
 from notebook_rpc.sansio.routing import RouteConflict
 from notebook_rpc.sansio.tokens import Tokens, parse
 from notebook_rpc.sansio.tracing import REQUEST
-from notebook_rpc.web import Request, Response, Route
+from notebook_rpc.web import WEBSOCKET, Request, Response, Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,20 +28,26 @@ EVIL, LOCAL = b"https://evil.example", b"http://localhost"
 
 
 class Echo:
-    """A surface with a POST route and a GET route; it says who has asked."""
+    """A surface with a route of each kind; it says who has asked."""
 
     def routes(self) -> Iterable[Route]:
         yield Route("POST", "/", self.answer)
         yield Route("GET", "/health", self.answer)
+        yield Route(WEBSOCKET, "/", self.answer, asks_for_token=True)
+        yield Route(WEBSOCKET, "/rpc", self.answer)
 
     async def answer(self, request: Request) -> Response:
         return Response(200, ((b"content-type", b"text/plain"),), request.user.name.encode())
 
 
 async def ask(
-    method: str, path: str, *headers: tuple[bytes, bytes], tokens: Tokens | None = None
+    method: str,
+    path: str,
+    *headers: tuple[bytes, bytes],
+    tokens: Tokens | None = None,
+    query: str = "",
 ) -> Response:
-    request = Request(method, path, "", ((b"host", b"localhost:1995"), *headers))
+    request = Request(method, path, query, ((b"host", b"localhost:1995"), *headers))
     admitted = Gate([Echo()], ACCESS, tokens, wall_clock=lambda: 0.0).admit(request)
     return admitted if isinstance(admitted, Response) else await admitted(request)
 
@@ -282,3 +288,76 @@ def test_a_request_goes_by_its_trace_or_by_a_number() -> None:
         gate.admit(Request("POST", "/", "", ((b"host", b"localhost"), *headers)))
         ids.append(REQUEST.get())
     assert ids == ["r1", "4bf92f3577b34da6a3ce929d0e0e4736", "r3"]
+
+
+PROTOCOL = b"sec-websocket-protocol"
+TOKEN_PROTOCOL = b"bearer.czNjcmV0"
+
+
+class TestWebSockets:
+    async def test_they_are_no_method_that_is_told_of(self) -> None:
+        refused = await ask("GET", "/")
+        assert refused.status == 405
+        assert header(refused.headers, b"allow") == b"OPTIONS, POST"
+
+    async def test_where_there_is_nothing_else_a_get_hears_what_is_missing(self) -> None:
+        refused = await ask("GET", "/rpc")
+        assert refused.status == 426
+        assert header(refused.headers, b"upgrade") == b"websocket"
+        assert (await ask("POST", "/rpc")).status == 405
+
+    async def test_a_foreign_origin_is_refused(self) -> None:
+        assert (await ask(WEBSOCKET, "/rpc", (b"origin", EVIL))).status == 403
+
+    @pytest.mark.parametrize(
+        ("headers", "query"),
+        [
+            ([(b"authorization", b"Bearer s3cret")], ""),
+            ([(PROTOCOL, b"chat, " + TOKEN_PROTOCOL)], ""),
+            ([], "token=s3cret"),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/", "/rpc"])
+    async def test_the_token_may_come_where_a_browser_can_put_it(
+        self, path: str, headers: list[tuple[bytes, bytes]], query: str
+    ) -> None:
+        answer = await ask(WEBSOCKET, path, *headers, tokens=TOKENS, query=query)
+        assert answer.body == b"ada"
+
+    @pytest.mark.parametrize(
+        ("headers", "query"),
+        [
+            ([(b"authorization", b"Bearer wrong")], "token=s3cret"),
+            ([(b"authorization", b"")], ""),
+            ([(PROTOCOL, b"bearer.czNjcmV")], ""),
+            ([(PROTOCOL, b"bearer.")], ""),
+            ([], "token=wrong"),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/", "/rpc"])
+    async def test_a_wrong_token_is_refused_everywhere(
+        self, path: str, headers: list[tuple[bytes, bytes]], query: str
+    ) -> None:
+        answer = await ask(WEBSOCKET, path, *headers, tokens=TOKENS, query=query)
+        assert answer.status == 401
+
+    async def test_no_token_is_refused_but_where_it_is_asked_for_later(self) -> None:
+        assert (await ask(WEBSOCKET, "/rpc", tokens=TOKENS)).status == 401
+        assert (await ask(WEBSOCKET, "/", tokens=TOKENS)).body == b"nobody"
+        assert (await ask("POST", "/", tokens=TOKENS)).status == 401
+        assert (await ask("POST", "/", tokens=TOKENS, query="token=s3cret")).status == 401
+
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [
+            (b"chat, " + TOKEN_PROTOCOL, b"chat"),
+            (TOKEN_PROTOCOL + b",chat", b"chat"),
+            (TOKEN_PROTOCOL, TOKEN_PROTOCOL),
+            (b" , ", None),
+        ],
+    )
+    async def test_a_subprotocol_is_chosen_if_any_is_offered(
+        self, offered: bytes, chosen: bytes | None
+    ) -> None:
+        answer = await ask(WEBSOCKET, "/rpc", (PROTOCOL, offered))
+        assert header(answer.headers, PROTOCOL) == chosen

@@ -8,12 +8,15 @@ found when the table is made, not when a request happens to meet it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
+
+WEBSOCKET: Final = "WEBSOCKET"
+"""The method of a request that asks for a WebSocket (a GET, on the wire) and of its routes."""
 
 
 class RouteConflict(ValueError):
@@ -30,9 +33,11 @@ class Found(Generic[T]):  # made for every request: frozen, it would take three 
 
 @dataclass(frozen=True, slots=True)
 class NotAllowed:
-    """The path exists, but not for this method; ``allow`` is the Allow header's value."""
+    """The path exists, but not for this method; ``allow`` is the Allow header's value, and
+    ``upgrade`` says that there is nothing but a WebSocket."""
 
     allow: str
+    upgrade: bool = False
 
 
 @dataclass(slots=True)
@@ -94,7 +99,7 @@ class RoutingTable(Generic[T]):
         if target is None and method == "HEAD":
             target = node.methods.get("GET")
         if target is None:
-            return NotAllowed(_allow(node.methods))
+            return NotAllowed(_allow(node.methods), node.methods.keys() == {WEBSOCKET})
         return Found(target, dict(zip(node.names, values, strict=True)) if values else {})
 
     def allow(self, path: str) -> str | None:
@@ -124,7 +129,7 @@ def _descend(
 
 
 def _allow(methods: Iterable[str]) -> str:
-    allowed = {*methods, "OPTIONS"}
+    allowed = {*methods, "OPTIONS"} - {WEBSOCKET}
     if "GET" in allowed:
         allowed.add("HEAD")
     return ", ".join(sorted(allowed))

@@ -5,12 +5,14 @@ Only their digests are kept, so that no stack trace, log or memory dump of ours 
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hmac
 import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +52,26 @@ class Token:
         if not re.fullmatch(_TOKEN68, text):
             raise ValueError("a token consists of letters, digits and -._~+/, with = at its end")
         return cls(user, sha256(text.encode()).digest(), expires)
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The token in an Authorization header; None where there is none."""
+    match = re.fullmatch(rf"(?i:bearer) +({_TOKEN68})", authorization or "")
+    return match[1] if match else None
+
+
+def of_browser(protocols: str | None, query: str) -> str | None:
+    """The token that comes with a WebSocket of a browser, which cannot set headers: in a
+    subprotocol, ``bearer.`` and the token in base64url, or as ``token`` in the query."""
+    for protocol in (protocols or "").split(","):
+        name, _, encoded = protocol.strip().partition(".")
+        if name == "bearer":
+            padded = encoded + "=" * (-len(encoded) % 4)
+            try:
+                return base64.b64decode(padded, b"-_", validate=True).decode()
+            except ValueError:
+                return ""
+    return next(iter(parse_qs(query).get("token", ())), None)
 
 
 def parse(text: str) -> list[Token]:
@@ -108,19 +130,18 @@ class Tokens:
     def __bool__(self) -> bool:
         return bool(self._tokens)
 
-    def user(self, authorization: str | None, now: float) -> User | None:
-        """Whom the value of an Authorization header belongs to; None if to nobody.
+    def user(self, token: str | None, now: float) -> User | None:
+        """Whose *token* it is; None if nobody's, or if there is none.
 
         It takes the same time whichever token it is, or nearly is. *now* is in seconds since
         1970.
         """
         if not self._tokens:
             return ANYBODY
-        match = re.fullmatch(rf"(?i:bearer) +({_TOKEN68})", authorization or "")
-        digest = sha256(match[1].encode() if match else b"").digest()
+        digest = sha256((token or "").encode("utf-8", "replace")).digest()
         found: User | None = None
         for token in self._tokens:
             same = hmac.compare_digest(token.digest, digest)
             if same and (token.expires is None or now < token.expires):
                 found = token.user
-        return found if match else None
+        return found

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from notebook_rpc.sansio.routing import Found, NotAllowed, RouteConflict, RoutingTable
+from notebook_rpc.sansio.routing import WEBSOCKET, Found, NotAllowed, RouteConflict, RoutingTable
 
 
 def test_a_path_and_a_method_lead_to_their_target() -> None:
@@ -25,6 +25,15 @@ def test_another_method_is_told_which_are_allowed() -> None:
     assert table.find("post", "/") == NotAllowed("OPTIONS, POST")
     assert table.find("PUT", "/a") == NotAllowed("GET, HEAD, OPTIONS")
     assert table.allow("/a") == "GET, HEAD, OPTIONS"
+
+
+def test_a_websocket_is_no_method_to_be_told_of_but_what_a_get_may_miss() -> None:
+    table = RoutingTable([("POST", "/", 1), (WEBSOCKET, "/", 2), (WEBSOCKET, "/a", 3)])
+    assert table.find(WEBSOCKET, "/") == Found(2, {})
+    assert table.find("GET", "/") == NotAllowed("OPTIONS, POST")
+    assert table.find("GET", "/a") == NotAllowed("OPTIONS", upgrade=True)
+    assert table.find(WEBSOCKET, "/b") is None
+    assert table.allow("/a") == "OPTIONS"
 
 
 def test_head_is_answered_where_get_is() -> None:

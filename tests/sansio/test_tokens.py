@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from notebook_rpc.sansio.tokens import ANYBODY, Token, Tokens, User, parse
+from notebook_rpc.sansio.tokens import ANYBODY, Token, Tokens, User, bearer, of_browser, parse
 
 FILE = """
 # who may use it
@@ -37,20 +37,43 @@ IN_TIME, LATE = 1801353599.0, 1801353600.0  # around the end of bob's
     ],
 )
 def test_whose_a_request_is(authorization: str | None, user: User | None) -> None:
-    assert Tokens(parse(FILE)).user(authorization, IN_TIME) == user
+    assert Tokens(parse(FILE)).user(bearer(authorization), IN_TIME) == user
 
 
 def test_a_token_ends_at_its_time() -> None:
     tokens = Tokens(parse(FILE))
-    assert tokens.user("Bearer s3cret-of-bob==", LATE) is None
-    assert tokens.user("Bearer s3cret-of-ada", LATE) == User("ada")
+    assert tokens.user("s3cret-of-bob==", LATE) is None
+    assert tokens.user("s3cret-of-ada", LATE) == User("ada")
 
 
-@pytest.mark.parametrize("authorization", [None, "Bearer x", "nonsense"])
-def test_without_tokens_everybody_may_come_in(authorization: str | None) -> None:
+@pytest.mark.parametrize("token", [None, "x", "\ud800"])
+def test_without_tokens_everybody_may_come_in(token: str | None) -> None:
     tokens = Tokens([])
     assert not tokens
-    assert tokens.user(authorization, 0) == ANYBODY
+    assert tokens.user(token, 0) == ANYBODY
+    assert Tokens(parse(FILE)).user(token, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("protocols", "query", "token"),
+    [
+        (None, "", None),
+        ("chat, v2.bearer", "room=1", None),
+        ("bearer.czNjcmV0", "", "s3cret"),
+        ("chat ,bearer.czNjcmV0", "token=other", "s3cret"),
+        ("bearer.czNjcmV0LW9mLWJvYj09", "", "s3cret-of-bob=="),
+        ("bearer._-8", "", ""),  # base64url, but not of text
+        ("bearer.czNjcm V0", "", ""),
+        ("bearer.s3cret", "", ""),
+        ("bearer.", "", ""),
+        (None, "room=1&token=s3cret-of-bob%3D%3D&token=second", "s3cret-of-bob=="),
+        (None, "token=", None),
+    ],
+)
+def test_the_token_of_a_browser_s_websocket(
+    protocols: str | None, query: str, token: str | None
+) -> None:
+    assert of_browser(protocols, query) == token
 
 
 @pytest.mark.parametrize(
