@@ -8,24 +8,30 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
+import trio
+
 from notebook_rpc.config import ConfigError
-from notebook_rpc.transport.listener import open_tcp, open_unix
+from notebook_rpc.transport.listener import locked, open_tcp, open_unix
 from notebook_rpc.transport.tls import CannotUse, context_of
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from notebook_rpc.config import Settings
 
 logger = logging.getLogger(__name__)
+
+
+LOOK_SECONDS: Final = 3600  # between two looks at how old a certificate is
 
 
 class CannotBind(Exception):
@@ -37,9 +43,16 @@ class Refused(ConfigError):
 
 
 class Binding(NamedTuple):
+    """``beside`` is to run as long as connections are served."""
+
     sockets: Sequence[socket.socket]
     tls: ssl.SSLContext | None
     urls: Sequence[str]
+    beside: Callable[[], Awaitable[None]] = trio.sleep_forever
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def check_safety(settings: Settings, *, has_tokens: bool) -> None:
@@ -86,14 +99,16 @@ async def bind(
             if not _is_unix(sock):
                 at = replace(settings, host=sock.getsockname()[0])
                 check_safety(at, has_tokens=has_tokens)
-        return Binding(inherited, tls, [_url(tls, sock) for sock in inherited])
+        urls = [_url(tls, sock) for sock in inherited]
+        return Binding(inherited, tls, urls, _renewal(settings, tls))
     try:
         if settings.uds:
             return _bind_unix(Path(settings.uds), tls)
         sockets = await open_tcp(settings.host, settings.port)
     except OSError as exc:
         raise CannotBind(exc.strerror or str(exc)) from exc
-    return Binding(sockets, tls, [_url(tls, sock) for sock in sockets])
+    urls = [_url(tls, sock) for sock in sockets]
+    return Binding(sockets, tls, urls, _renewal(settings, tls))
 
 
 @contextmanager
@@ -103,11 +118,15 @@ def removed_at_the_end(path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        try:
-            if path and os.stat(path).st_ino == ours:  # noqa: PTH116
-                os.unlink(path)  # noqa: PTH108
-        except FileNotFoundError:
-            logger.debug("%s has been removed already", path)
+        if path:
+            try:
+                with locked(Path(path).parent):
+                    if os.stat(path).st_ino == ours:  # noqa: PTH116
+                        os.unlink(path)  # noqa: PTH108
+            except FileNotFoundError:
+                logger.debug("%s has been removed already", path)
+            except OSError as exc:  # it is replaced by the next server
+                logger.warning("cannot remove %s: %s", path, exc.strerror)
 
 
 def _bind_unix(path: Path, tls: ssl.SSLContext | None) -> Binding:
@@ -131,26 +150,61 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     try:
         if settings.tls_cert:
             return context_of(Path(settings.tls_cert), Path(settings.tls_key))
-        return _generated(settings.host) if settings.tls_generate else None
+        return _generated(settings.host, _now()) if settings.tls_generate else None
     except CannotUse as exc:
         raise ConfigError(str(exc)) from exc
 
 
-def _generated(host: str) -> ssl.SSLContext:
+def _generated(
+    host: str, now: datetime.datetime, context: ssl.SSLContext | None = None
+) -> ssl.SSLContext:
+    """A context with a new certificate; *context*, if there is one, which has it from now on."""
     try:
         from notebook_rpc import certificates  # noqa: PLC0415  # an extra that few need
     except ImportError as exc:
         raise ConfigError("--tls-generate needs: pip install 'notebook_rpc[tls]'") from exc
     hosts = [host] if host not in ("", "0.0.0.0", "::") else [socket.gethostname()]  # noqa: S104
-    made = certificates.make(hosts, datetime.datetime.now(datetime.UTC))
+    made = certificates.make(hosts, now)
     # Python's ssl reads files only; this one is ours alone and gone in a moment.
     with tempfile.TemporaryDirectory(prefix="notebook-rpc-") as folder:
         certificate, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
         certificate.write_bytes(made.certificate)
         key.write_bytes(made.key)
-        context = context_of(certificate, key)
+        if context is None:
+            context = context_of(certificate, key)
+        else:
+            context.load_cert_chain(certificate, key)
     logger.info("made a certificate; its SHA-256 fingerprint is %s", made.fingerprint)
     return context
+
+
+def _renewal(settings: Settings, tls: ssl.SSLContext | None) -> Callable[[], Awaitable[None]]:
+    """What has a certificate of ours replaced before it ends."""
+    if tls is None or not settings.tls_generate:
+        return trio.sleep_forever
+    return partial(renewing, tls, settings.host)
+
+
+async def renewing(
+    context: ssl.SSLContext, host: str, now: Callable[[], datetime.datetime] = _now
+) -> None:
+    """Give *context* a new certificate whenever the one it has, made now, is no longer fresh.
+
+    Connections that are open keep theirs. Runs until cancelled.
+    """
+    from notebook_rpc import certificates  # noqa: PLC0415  # as above
+
+    made = now()
+    while True:
+        await trio.sleep(LOOK_SECONDS)  # a clock that stands still while the machine sleeps
+        if now() - made < certificates.FRESH:
+            continue
+        try:
+            _generated(host, now(), context)
+        except (OSError, ssl.SSLError) as exc:  # there is time to try again
+            logger.error("cannot make a new certificate: %s", exc)
+        else:
+            made = now()
 
 
 def _is_unix(sock: socket.socket) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 VALID: Final = datetime.timedelta(days=30)
+FRESH: Final = VALID * 2 / 3  # until it is time for the next one
 EARLY: Final = datetime.timedelta(hours=1)  # for clients whose clocks are slow
 ALWAYS: Final = ("localhost", "127.0.0.1", "::1")
 

@@ -18,6 +18,7 @@ import trio
 from notebook_rpc import __version__, binding, config, logs, server, systemd
 from notebook_rpc.errors import DatabaseError, InvalidParams
 from notebook_rpc.sansio import urls
+from notebook_rpc.sansio.discretion import discreet
 from notebook_rpc.sansio.tokens import ANYBODY, Token
 
 if TYPE_CHECKING:
@@ -112,11 +113,12 @@ def _hide_tokens(tokens: Sequence[str]) -> None:
         except ValueError as exc:
             raise config.ConfigError(f"--bearer-token: {exc}") from None
     command: list[str] = []
+    flags = config.flags_of("bearer-token")
     given = iter(sys.orig_argv)
     for word in given:
-        if word == "--bearer-token":
+        if word in flags:
             next(given)
-        elif not word.startswith("--bearer-token="):
+        elif not word.startswith(tuple(f"{flag}=" for flag in flags)):
             command.append(word)
     variable = f"{config.ENV_PREFIX}BEARER_TOKEN"
     os.execve(sys.executable, command, {**os.environ, variable: ",".join(tokens)})  # noqa: S606
@@ -161,10 +163,10 @@ def _check_driver(arguments: argparse.Namespace) -> int:
 
     driver, properties = config.read_url(arguments.url)
     try:
-        properties = urls.resolve(
-            properties | dict(arguments.properties), os.environ, lambda path: Path(path).read_text()
-        )
-        return command.check_driver(arguments, driver, properties)
+        given = properties | dict(arguments.properties)
+        properties = urls.resolve(given, os.environ, lambda path: Path(path).read_text())
+        with discreet(properties):
+            return command.check_driver(arguments, driver, properties)
     except InvalidParams as exc:
         raise config.ConfigError(str(exc)) from exc
 

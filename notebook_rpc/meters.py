@@ -53,5 +53,10 @@ class Meters:
     def gauge(self, name: str, explanation: str, value: Callable[[], float]) -> None:
         self._metrics.append(Gauge(f"notebook_rpc_{name}", explanation, value))
 
+    def counter(self, name: str, explanation: str, value: Callable[[], int]) -> None:
+        """Of something that is counted elsewhere."""
+        name = f"notebook_rpc_{name}_total"
+        self._metrics.append(Gauge(name, explanation, value, "counter"))
+
     def exposition(self) -> bytes:
         return exposition(self._metrics)

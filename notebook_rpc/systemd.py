@@ -6,12 +6,15 @@ Source: sd_listen_fds(3) and sd_notify(3).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
+
+from notebook_rpc.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -23,13 +26,28 @@ FIRST: Final = 3  # SD_LISTEN_FDS_START
 
 def inherited(environ: MutableMapping[str, str]) -> list[socket.socket]:
     """The listening sockets that were handed to this process, if any. They are handed over once:
-    the variables that told of them are removed."""
+    the variables that told of them are removed.
+
+    Raises:
+        ConfigError: there are not as many, or one of them is something else.
+    """
     meant_for = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
     if meant_for != str(os.getpid()) or not count.isdecimal():
         return []
-    sockets = [socket.socket(fileno=FIRST + number) for number in range(int(count))]
+    sockets: list[socket.socket] = []
+    number = FIRST
+    try:
+        for number in range(FIRST, FIRST + int(count)):
+            sockets.append(socket.socket(fileno=number))
+            if not sockets[-1].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise OSError(errno.EINVAL, "not a socket that listens")
+    except (OSError, ValueError) as exc:  # the latter of more digits than int() takes
+        for sock in sockets:
+            sock.detach()  # and not closed: it may be somebody else's in this process
+        reason = getattr(exc, "strerror", None) or "no number"
+        raise ConfigError(f"LISTEN_FDS is wrong: descriptor {number}: {reason}") from exc
     for sock in sockets:
         os.set_inheritable(sock.fileno(), False)
     return sockets

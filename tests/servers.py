@@ -47,6 +47,11 @@ class DatabaseServer:
         return self.folder / "log"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def properties(self) -> dict[str, str]:
         """What a driver is told to reach it."""
         return {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import ssl
 import stat
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 import trustme
 from cryptography import x509
 
@@ -22,6 +26,7 @@ from notebook_rpc.binding import (
     check_safety,
     check_tls,
     removed_at_the_end,
+    renewing,
 )
 from notebook_rpc.config import ConfigError, Settings
 
@@ -179,6 +184,62 @@ def names_in(folder: Path) -> list[str]:
 async def at(path: Path) -> socket.socket:
     binding = await bind(Settings(uds=str(path)))
     return binding.sockets[0]
+
+
+def shown(server: ssl.SSLContext) -> bytes | None:
+    """The certificate that a new connection is shown."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server)
+    for side in (theirs, ours, theirs):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return theirs.getpeercert(binary_form=True)
+
+
+async def test_a_certificate_of_ours_is_replaced_long_before_it_ends(
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    binding = await bind(Settings(port=0, tls_generate=True))
+    binding.sockets[0].close()
+    context = binding.tls
+    assert context is not None
+    assert binding.beside is not trio.sleep_forever
+    began, day = datetime.datetime.now(datetime.UTC), 24 * 3600
+
+    def now() -> datetime.datetime:
+        return began + datetime.timedelta(seconds=autojump_clock.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(renewing, context, "db.example", now)
+        first = shown(context)
+        await trio.sleep(19 * day)
+        assert shown(context) == first
+        monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+        await trio.sleep(2 * day)
+        assert "cannot make a new certificate: " in caplog.text
+        assert shown(context) == first
+        monkeypatch.undo()
+        await trio.sleep(0.1 * day)
+        second = shown(context)
+        assert second is not None
+        assert second != first
+        made = x509.load_der_x509_certificate(second)
+        assert made.not_valid_after_utc > now() + datetime.timedelta(days=29)
+        await trio.sleep(19 * day)
+        assert shown(context) == second
+        nursery.cancel_scope.cancel()
+
+
+async def test_only_a_certificate_of_ours_is_replaced(issued: Settings) -> None:
+    for settings in (issued, Settings(port=0)):
+        binding = await bind(settings)
+        assert binding.beside is trio.sleep_forever
+        binding.sockets[0].close()
 
 
 async def test_a_unix_socket_is_its_users_alone_and_gone_at_the_end(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_the_process_is_made_ready_for_many_threads_and_connections(
 @pytest.mark.skipif(os.name == "nt", reason="nobody else sees a command line there")
 def test_tokens_are_taken_off_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["serve", "--bearer-token", "one", "--port", "0", "--bearer-token=two"]
+    given += ["--auth-token", "three", "--auth-token=four"]
     begun: list[tuple[str, list[str], str]] = []
 
     def execve(path: str, command: list[str], environ: dict[str, str]) -> NoReturn:
@@ -163,7 +164,7 @@ def test_tokens_are_taken_off_the_command_line(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SystemExit):
         cli.main()
     left = ["python", "-m", "notebook_rpc", "serve", "--port", "0"]
-    assert begun == [(sys.executable, left, "one,two")]
+    assert begun == [(sys.executable, left, "one,two,three,four")]
 
 
 @pytest.mark.parametrize(("level", "lines"), [("info", 1), ("error", 0)])

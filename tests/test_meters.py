@@ -69,3 +69,13 @@ def test_a_gauge_is_asked_when_it_is_read() -> None:
         NOTHING_YET + "# HELP notebook_rpc_sessions Sessions.\n"
         "# TYPE notebook_rpc_sessions gauge\nnotebook_rpc_sessions 2\n"
     )
+
+
+def test_what_is_counted_elsewhere_has_all_its_digits() -> None:
+    meters = Meters()
+    meters.counter("sent_bytes", "Bytes.", lambda: 2**53 + 1)
+    assert meters.exposition().decode() == (
+        NOTHING_YET + "# HELP notebook_rpc_sent_bytes_total Bytes.\n"
+        "# TYPE notebook_rpc_sent_bytes_total counter\n"
+        "notebook_rpc_sent_bytes_total 9007199254740993\n"
+    )

@@ -85,13 +85,13 @@ def test_an_abstract_name_is_written_with_an_at_sign() -> None:
         assert sock.recv(100) == b"STOPPING=1"
 
 
-@pytest.mark.usefixtures("autojump_clock")
 async def test_the_watchdog_is_fed_twice_as_often_as_it_bites(
-    manager: socket.socket,
+    manager: socket.socket, autojump_clock: trio.testing.MockClock
 ) -> None:
     environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "2000000"}
     with trio.move_on_after(3.5):
         await Notifier(environ).watchdog()
+    assert autojump_clock.current_time() == 3.5
     assert environ == {}
     assert [told(manager) for _ in range(4)] == ["WATCHDOG=1"] * 4
     manager.setblocking(False)
@@ -107,15 +107,17 @@ async def test_without_a_watchdog_nobody_is_fed(environ: dict[str, str]) -> None
 LAUNCHER = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-os.execv(sys.executable, [sys.executable, "-m", "notebook_rpc", "serve", *sys.argv[2:]])
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": sys.argv[2]}
+os.execv(sys.executable, [sys.executable, "-m", "notebook_rpc", "serve"])
 """
 
 
-def launched(sock: socket.socket, manager: socket.socket) -> subprocess.Popen[bytes]:
+def launched(
+    sock: socket.socket, manager: socket.socket, count: str = "1"
+) -> subprocess.Popen[bytes]:
     """A server that is started the way systemd does it."""
     return subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, str(sock.fileno())],
+        [sys.executable, "-c", LAUNCHER, str(sock.fileno()), count],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**environment(), "NOTIFY_SOCKET": manager.getsockname()},
@@ -148,3 +150,23 @@ def test_a_socket_that_is_open_to_all_needs_protection_like_any_other(
     _, log = process.communicate(timeout=START_SECONDS)
     assert process.returncode == 2
     assert b"without --bearer-token-file and --tls-cert" in log
+
+
+@pytest.mark.parametrize("count", ["2", "99999999999999", "9" * 5000])
+def test_sockets_that_are_not_there_are_one_line_that_says_so(
+    count: str, manager: socket.socket
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        process = launched(sock, manager, count)
+    _, log = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 2
+    (line,) = log.decode().splitlines()
+    assert line.startswith("notebook-rpc: LISTEN_FDS is wrong: descriptor ")
+
+
+def test_a_socket_that_does_not_listen_is_not_taken_nor_closed(manager: socket.socket) -> None:
+    process = launched(manager, manager)
+    _, log = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 2
+    (line,) = log.decode().splitlines()
+    assert line.endswith("LISTEN_FDS is wrong: descriptor 3: not a socket that listens")

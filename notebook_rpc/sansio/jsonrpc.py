@@ -4,8 +4,8 @@ It knows the protocol's grammar and no method of ours. Where JSON leaves a choic
 
 - The id comes back as the very text that was sent, so that 2**70 and 1.0 survive.
 - Of duplicate keys the last one counts, as in most parsers.
-- NaN, Infinity, bad UTF-8, lone surrogates and nesting deeper than Python's recursion
-  limit are a parse error.
+- NaN, Infinity, bad UTF-8, lone surrogates, and more values or deeper nesting than stated
+  limits allow are a parse error.
 - A number that is JSON, but no float (1e999) or longer than 4300 digits, makes the
   parameters invalid. As an id it is text like any other.
 
@@ -21,12 +21,17 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from notebook_rpc.errors import InvalidParams, InvalidRequest, NotebookError, ParseError
+from notebook_rpc.sansio.nesting import excess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NULL: Final = b"null"
 """The id of an answer to a request whose id could not be read."""
+
+MAX_DEPTH: Final = 128
+"""Arrays and objects inside each other, if nothing else is said. The parser's own limit, Python's
+recursion limit, is about seven times as far."""
 
 SMALL: Final = 16 * 1024
 """Bytes up to which copying a result costs less than passing it on in pieces."""
@@ -68,8 +73,13 @@ _encode = msgspec.json.Encoder().encode
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def parse(body: bytes, max_batch: int) -> Call | Refused | list[Call | Refused]:
-    """Read a request or a batch of at most *max_batch* requests. Never raises."""
+def parse(
+    body: bytes, max_batch: int, max_depth: int = MAX_DEPTH
+) -> Call | Refused | list[Call | Refused]:
+    """Read a request or a batch of at most *max_batch* requests, in which at most *max_depth*
+    arrays and objects lie inside each other, itself included. Never raises."""
+    if too_much := excess(body, max_depth):
+        return Refused(NULL, ParseError(f"the request has too much in it: {too_much}"))
     try:
         if not body.isascii():
             body.decode()  # msgspec skips over unknown members without looking at their bytes

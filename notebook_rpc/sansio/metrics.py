@@ -41,16 +41,20 @@ class Counter:
 
 
 class Gauge:
-    """Something that goes up and down, asked for when it is read."""
+    """Something that goes up and down, asked for when it is read; or, as *kind* says, a "counter"
+    that somebody else keeps, and that only goes up."""
 
-    def __init__(self, name: str, explanation: str, value: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, explanation: str, value: Callable[[], float], kind: str = "gauge"
+    ) -> None:
         self._name = name
         self._explanation = explanation
         self._value = value
+        self._kind = kind
 
     def lines(self) -> Iterator[str]:
-        yield from _head(self._name, self._explanation, "gauge")
-        yield f"{self._name} {self._value():g}"
+        yield from _head(self._name, self._explanation, self._kind)
+        yield f"{self._name} {self._value()}"  # all digits: a counter of bytes has many
 
 
 class Histogram:

@@ -15,6 +15,7 @@ from notebook_rpc.errors import InvalidParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from urllib.parse import SplitResult
 
 # What SQLAlchemy calls dialects and modules, and the driver of ours that serves them. Any other
 # scheme is the name of a driver itself.
@@ -58,6 +59,13 @@ def is_url(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None or _names_a_module(text)
 
 
+def is_doubtful(name: str) -> bool:
+    """Whether what is no URL may have been meant to be one, and may hold a password."""
+    if re.match(r":memory:|\.{0,2}/(?!/)|\.{0,2}\\|[A-Za-z]:[/\\]", name):
+        return False
+    return re.search(r"[:@?]", name) is not None
+
+
 def read(url: str) -> tuple[str, dict[str, str]]:
     """The driver's name, and its properties.
 
@@ -77,6 +85,10 @@ def read(url: str) -> tuple[str, dict[str, str]]:
     try:
         # Slashes, colons and capitals in a reference would be the URL's own.
         parts = urlsplit(_REFERENCE.sub(aside, url))
+        if _may_be_cut_in_a_password(parts) or (
+            _names_a_module(url) and not re.fullmatch(r"[\w.]+", parts.path)
+        ):
+            raise ValueError
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         place = {
             "host": parts.hostname,
@@ -96,6 +108,14 @@ def read(url: str) -> tuple[str, dict[str, str]]:
         for key, value in properties.items():
             properties[key] = value.replace(_ASIDE.format(number), reference)
     return _driver(parts.scheme, properties)
+
+
+def _may_be_cut_in_a_password(parts: SplitResult) -> bool:
+    """Whether a "/", "?" or "#" that should have been percent-encoded may have ended the place
+    too early, so that a part of a password would become the name of something."""
+    if parts.fragment or (parts.netloc and "@" in parts.path):
+        return True
+    return bool(parts.netloc) and not parts.path and "@" in parts.query
 
 
 def _names_a_module(url: str) -> bool:

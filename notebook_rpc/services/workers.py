@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import queue
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
+
+from notebook_rpc.errors import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,33 +35,54 @@ LAST_RETRY: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Calls that run now, calls that wait for a thread, how many may run, and how many threads
-    there are, idle ones included."""
+    """Calls that run now, calls that wait for a thread, how many may run, how many threads
+    there are, idle ones included, and calls that wait behind another of their session."""
 
     running: int
     waiting: int
     limit: int
     threads: int
+    queued: int = 0
 
 
 class Workers:
     """Up to *limit* threads, started when needed; *spare* of them stay when idle.
 
     The last one that became idle is used first: its stack and caches are warm. Beyond the
-    limit callers wait in order of arrival.
+    limit callers wait in order of arrival, at most *max_waiting* of them for any one place.
     """
 
-    def __init__(self, limit: int, spare: int) -> None:
+    def __init__(self, limit: int, spare: int, max_waiting: float = math.inf) -> None:
         self._slots = trio.Semaphore(limit, max_value=limit)
         self._spare = spare
         self._limit = limit
+        self._max_waiting = max_waiting
+        self._waiting = 0  # for a place, of whatever kind
         self._idle: list[_Worker] = []
         self._started = 0
 
     def load(self) -> Load:
         waiting = self._slots.statistics().tasks_waiting
         running = self._limit - self._slots.value
-        return Load(running, waiting, self._limit, running + len(self._idle))
+        threads = running + len(self._idle)
+        return Load(running, waiting, self._limit, threads, self._waiting - waiting)
+
+    async def wait_for(self, place: trio.Lock | trio.Semaphore) -> None:
+        """Acquire a place where calls wait their turn; no checkpoint if it is free.
+
+        Raises:
+            Busy: as many wait for it as may.
+        """
+        try:
+            place.acquire_nowait()
+        except trio.WouldBlock:
+            if place.statistics().tasks_waiting >= self._max_waiting:
+                raise Busy(f"{self._max_waiting} calls wait already, and no more may") from None
+            self._waiting += 1
+            try:
+                await place.acquire()
+            finally:
+                self._waiting -= 1
 
     async def run(self, work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
         """Call *work* in a worker thread and return what it returns.
@@ -67,11 +91,11 @@ class Workers:
         again and again until *work* has ended; without one, *work* is waited for. If it then
         fails, ``trio.Cancelled`` is raised; if it succeeds all the same, its value is
         returned, and the caller meets the cancellation at its next checkpoint.
+
+        Raises:
+            Busy: as many calls wait for a thread as may; *work* was not called.
         """
-        try:
-            self._slots.acquire_nowait()
-        except trio.WouldBlock:
-            await self._slots.acquire()
+        await self.wait_for(self._slots)
         try:
             return await self.run_beyond(work, interrupt)
         finally:

@@ -10,12 +10,13 @@ from notebook_rpc.sansio import jsonrpc, metrics
 from notebook_rpc.web import Response, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from notebook_rpc.web import Headers, Request
 
 TEXT: Headers = ((b"content-type", b"text/plain; charset=utf-8"),)
 JSON: Headers = ((b"content-type", b"application/json"),)
+RETRY: Headers = ((b"retry-after", b"1"),)
 
 
 class Load(Protocol):
@@ -29,6 +30,8 @@ class Load(Protocol):
     def limit(self) -> int: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,22 @@ class Status:
 
 class Ops:
     def __init__(
-        self, version: str, status: Callable[[], Status], metrics: Callable[[], bytes]
+        self,
+        version: str,
+        status: Callable[[], Status],
+        metrics: Callable[[], bytes],
+        complaint: Callable[[], Awaitable[str | None]],
     ) -> None:
-        """*metrics* are in Prometheus' text format."""
+        """*metrics* are in Prometheus' text format; *complaint* is why the database cannot be
+        used, or None."""
         self._version = version
         self._status = status
         self._metrics = metrics
+        self._complaint = complaint
 
     def routes(self) -> Iterable[Route]:
         yield Route("GET", "/healthz", self.healthz)
+        yield Route("GET", "/health", self.health)
         yield Route("GET", "/readyz", self.readyz)
         yield Route("GET", "/version", self.version)
         yield Route("GET", "/metrics", self.metrics)
@@ -59,18 +69,25 @@ class Ops:
         """Alive: the event loop turns."""
         return Response(200, TEXT, b"ok")
 
+    async def health(self, _: Request) -> Response:
+        """As ``healthz``, for clients of VibeSQL, where it has this name and form."""
+        return Response(200, JSON, jsonrpc.encode({"status": "ok", "version": self._version}))
+
     async def readyz(self, request: Request) -> Response:
-        """Whether to send work here: 503 while the server stops. With ``?verbose``, as
-        Kubernetes has it, also how busy it is: ``waiting`` above 0 says that all ``limit``
-        threads are taken, and calls wait for one."""
+        """Whether to send work here: 503 while the server stops, or if its database does not
+        answer, and the body says which. With ``?verbose``, as Kubernetes has it, also how busy
+        it is: ``waiting`` above 0 says that all ``limit`` threads are taken, and calls wait for
+        one."""
         status = self._status()
-        code, word = (503, "draining") if status.draining else (200, "ok")
+        word = "draining" if status.draining else await self._complaint() or "ok"
+        word = word.encode("utf-8", "backslashreplace").decode()  # databases say anything
+        code, retry = (200, ()) if word == "ok" else (503, RETRY)
         if request.query != "verbose":
-            return Response(code, TEXT, word.encode())
+            return Response(code, (*TEXT, *retry), word.encode())
         load = status.load
         calls = {"running": load.running, "waiting": load.waiting, "limit": load.limit}
         body = {"status": word, "calls": calls, "sessions": status.sessions}
-        return Response(code, JSON, jsonrpc.encode(body))
+        return Response(code, (*JSON, *retry), jsonrpc.encode(body))
 
     async def version(self, _: Request) -> Response:
         body = {

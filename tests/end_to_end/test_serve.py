@@ -101,6 +101,8 @@ def test_settings_come_from_file_and_environment_too(tmp_path: Path) -> None:
         (["serve", "--host", ""], 2, "--insecure"),
         (["serve", "--host", "name.invalid", "--insecure"], 3, "cannot listen on name.invalid"),
         (["serve", "/nonexistent/a.duckdb"], 4, "/nonexistent/a.duckdb"),
+        (["serve", "x" * 5000], 4, "xxx"),
+        (["serve", "u:p@" + "x" * 5000], 2, "neither a URL"),
         (["serve", "sqlite:////nonexistent/a.db"], 4, "/nonexistent/a.db"),
         (["serv"], 2, "invalid choice"),
         ([], 2, "COMMAND"),

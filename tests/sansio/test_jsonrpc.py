@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from notebook_rpc.errors import InvalidParams, NotebookError, WrongState
 from notebook_rpc.sansio import jsonrpc
-from notebook_rpc.sansio.jsonrpc import Call, Refused
+from notebook_rpc.sansio.jsonrpc import MAX_DEPTH, Call, Refused
 
 MAX_BATCH = 10
 LONG = "1" * 5000
@@ -229,7 +229,22 @@ def test_what_is_not_json_is_a_parse_error(body: bytes) -> None:
 def test_what_is_nested_too_deeply_is_told_so() -> None:
     parsed = parse(b"[" * 1_000_000)
     assert isinstance(parsed, Refused)
-    assert str(parsed.error) == "the request is not JSON: nested too deeply"
+    assert str(parsed.error) == "the request has too much in it: nested deeper than 128 levels"
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_nesting_is_allowed_up_to_its_limit_and_not_one_level_more(
+    opening: bytes, closing: bytes
+) -> None:
+    def request(levels: int) -> bytes:
+        inner = opening * (levels - 2) + b"1" + closing * (levels - 2)
+        return b'{"jsonrpc":"2.0","method":"m","params":[%b],"id":1}' % inner
+
+    for limit in (3, MAX_DEPTH, 500):  # the last is the most that can be set
+        assert isinstance(jsonrpc.parse(request(limit), 1, limit), Call)
+        assert code(jsonrpc.parse(request(limit + 1), 1, limit)) == -32700
+        assert isinstance(jsonrpc.parse(b"[%b]" % request(limit - 1), 1, limit), list)
+        assert code(jsonrpc.parse(b"[%b]" % request(limit), 1, limit)) == -32700
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", LONG])

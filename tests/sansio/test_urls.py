@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from notebook_rpc.errors import InvalidParams
-from notebook_rpc.sansio.urls import is_url, read, resolve
+from notebook_rpc.sansio.urls import is_doubtful, is_url, read, resolve
 
 PLACE = {"host": "h", "port": "1", "username": "u", "password": "p/w", "database": "d"}
 AT = "u:p%2Fw@h:1/d"
@@ -70,12 +70,30 @@ def test_what_is_no_url_is_the_name_of_a_file(name: str) -> None:
         "x:///?secret",
         "x://h:99999/secret",
         "x:///?a=secret&a=1",
+        "x://u:p/secret@h/d",
+        "x://u:1?secret=b@h/d",
+        "x://u:1#secret@h/d",
+        "x:///d#secret",
+        "dbapi:u:secret@h",
+        "dbapi:a/secret?b=c",
     ],
 )
 def test_a_malformed_url_is_an_error_that_does_not_repeat_it(url: str) -> None:
     with pytest.raises(InvalidParams) as caught:
         read(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["user:123?secret=b", "sec:secret@h/db", "//u:secret@h", "a@b"])
+def test_what_may_have_been_meant_for_a_url_is_doubtful(name: str) -> None:
+    assert is_doubtful(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.db", "/srv/a:b@c", "./a:b", "../a@b", ".\\a@b", "C:\\a@b", ":memory:", "a b"]
+)
+def test_a_file_that_is_written_as_one_is_not(name: str) -> None:
+    assert not is_doubtful(name)
 
 
 def no_file(path: str) -> str:

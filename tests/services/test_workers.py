@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from notebook_rpc.errors import Busy
 from notebook_rpc.services.workers import Load, Workers
 
 if TYPE_CHECKING:
@@ -134,6 +135,37 @@ async def test_beyond_the_limit_callers_wait_in_order(workers: Workers) -> None:
         gates[1].set()
         gates[2].set()
     assert order == [0, 1, 2, 3, 4]
+
+
+async def test_beyond_the_limit_of_those_who_wait_callers_are_refused() -> None:
+    workers = Workers(limit=1, spare=1, max_waiting=2)
+    gate = threading.Event()
+    ran: list[str] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(workers.run, gate.wait)
+            await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(Busy, match="2 calls wait already, and no more may"):
+            await workers.run(lambda: ran.append("fourth"))
+        assert await workers.run_beyond(lambda: "makes room") == "makes room"
+        gate.set()
+    await workers.run(lambda: ran.append("later"))
+    assert ran == ["later"]
+    workers.close()
+
+
+async def test_who_waits_for_another_place_is_counted_apart(workers: Workers) -> None:
+    session = trio.Lock()
+    await session.acquire()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(workers.wait_for, session)
+        await trio.testing.wait_all_tasks_blocked()
+        load = workers.load()
+        assert (load.running, load.waiting, load.queued) == (0, 0, 2)
+        nursery.cancel_scope.cancel()
+    assert workers.load().queued == 0
+    session.release()
 
 
 async def test_a_caller_that_waits_for_a_worker_can_be_cancelled(workers: Workers) -> None:

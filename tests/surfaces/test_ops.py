@@ -12,11 +12,15 @@ from notebook_rpc.surfaces.ops import Ops, Status
 from notebook_rpc.web import Request, Response
 
 
-async def asked(status: Status, path: str, query: str = "") -> Response:
-    handlers = {
-        route.path: route.handler
-        for route in Ops("1.2.3", lambda: status, lambda: b"x_total 1\n").routes()
-    }
+async def asked(
+    status: Status, path: str, query: str = "", complaint: str | None = None
+) -> Response:
+    async def ask_database() -> str | None:
+        assert not status.draining
+        return complaint
+
+    ops = Ops("1.2.3", lambda: status, lambda: b"x_total 1\n", ask_database)
+    handlers = {route.path: route.handler for route in ops.routes()}
     return await handlers[path](Request("GET", path, query, ()))
 
 
@@ -35,6 +39,26 @@ async def test_a_server_that_stops_is_not_ready() -> None:
     for status, code, word in ((BUSY, 200, b"ok"), (DRAINING, 503, b"draining")):
         response = await asked(status, "/readyz")
         assert (response.status, response.body) == (code, word)
+        assert ((b"retry-after", b"1") in response.headers) is (code == 503)
+
+
+@pytest.mark.parametrize("query", ["", "verbose"])
+async def test_a_server_whose_database_does_not_answer_is_not_ready_and_says_why(
+    query: str,
+) -> None:
+    response = await asked(BUSY, "/readyz", query, "it is \udc80 gone")
+    assert response.status == 503
+    assert dict(response.headers)[b"retry-after"] == b"1"
+    assert isinstance(response.body, bytes)
+    told = json.loads(response.body)["status"] if query else response.body.decode()
+    assert told == r"it is \udc80 gone"
+
+
+async def test_health_is_told_as_vibesql_does() -> None:
+    for status in (BUSY, DRAINING):
+        response = await asked(status, "/health", complaint="it is gone")
+        assert (response.status, response.body) == (200, b'{"status":"ok","version":"1.2.3"}')
+        assert dict(response.headers) == {b"content-type": b"application/json"}
 
 
 async def test_readiness_tells_how_many_calls_wait_for_a_thread() -> None:
