@@ -23,6 +23,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 
 from notebook_rpc.errors import (
     Cancelled,
+    Conflict,
     DatabaseError,
     DatabaseUnavailable,
     NotebookError,
@@ -57,6 +58,7 @@ _NOT_THE_STATEMENT: Final = {"08", "40", "53", "57", "58", "F0", "HV", "XX"}
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _QUERY_CANCELED: Final = "57014"
 _PROTOCOL_VIOLATION: Final = "08P01"  # also said of parameters that are missing
+_CONFLICTS: Final = {"40001", "40P01"}  # serialization_failure, deadlock_detected
 
 
 def failed(result: PGresult) -> bool:
@@ -86,6 +88,8 @@ def _kind(exc: psycopg.Error) -> type[DatabaseError]:
     # The former by statement_timeout, or by somebody's pg_cancel_backend().
     if state in (_QUERY_CANCELED, _PROTOCOL_VIOLATION):
         return QueryError
+    if state in _CONFLICTS:
+        return Conflict
     if state[:2] == "0A":
         return NotSupported
     if state[:2] in _NOT_THE_STATEMENT or state == _LOCK_NOT_AVAILABLE:

@@ -22,6 +22,11 @@ a hidden one; isolation levels must come with BEGIN, and VACUUM and the like can
 PostgreSQL does not call writing stays possible: locks, ANALYZE, REINDEX, NOTIFY, dblink, files
 and large objects (before version 16). A role without those rights is the answer to that.
 
+A read-only connection beside others goes further: each of its statements is a transaction, and
+rolled back, with settings and large objects; a role that may write files of the server or run
+programs there gets none. Advisory locks, dblink, pg_terminate_backend() of the same role and, where
+they are switched on, prepared transactions are left to the role's rights.
+
 It refuses COPY from and to a client, which it does not have.
 
 Properties: ``host``, ``port``, ``username``, ``password``, ``database``, and libpq's parameters
@@ -38,7 +43,14 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.pq import Conninfo, TransactionStatus
 
-from notebook_rpc.errors import DatabaseUnavailable, InvalidParams, NotebookError, QueryError
+from notebook_rpc.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    InvalidParams,
+    NotebookError,
+    NotSupported,
+    QueryError,
+)
 from notebook_rpc.model import Column, Table, Transaction
 from notebook_rpc.sansio.sqltext import POSTGRES, statements
 from notebook_rpc.sansio.values import TextRows
@@ -62,6 +74,22 @@ _WITH_ROWS: Final = {"SELECT", "VALUES", "TABLE", "WITH"}
 # What PostgreSQL says of a statement that has no cursor, before it runs any of it:
 # syntax_error, feature_not_supported (WITH ... that writes), invalid_cursor_definition.
 _NO_CURSOR: Final = {"42601", "0A000", "42P11"}
+
+# Statements that are one transaction, if there is none around them: a CALL or a DO may commit.
+_ATOMIC: Final = _WITH_ROWS | {"INSERT", "UPDATE", "DELETE", "MERGE"}
+# Command tags of what others see nothing of. Not EXPLAIN, which may run what it explains, and
+# not FETCH, which runs functions.
+_UNSEEN = {b"SHOW", b"SET", b"RESET", b"BEGIN", b"START TRANSACTION", b"ROLLBACK"}
+_UNSEEN |= {b"PREPARE", b"DEALLOCATE", b"DEALLOCATE ALL", b"LISTEN", b"UNLISTEN", b"DISCARD ALL"}
+# Whether the transaction has changed anything: only then it has a number of its own.
+_UNWRITTEN: Final = b"SELECT pg_catalog.txid_current_if_assigned() IS NULL"
+
+_TRANSACTIONS = {b"BEGIN", b"START TRANSACTION", b"COMMIT", b"ROLLBACK", b"SAVEPOINT"}
+_TRANSACTIONS |= {b"RELEASE", b"PREPARE TRANSACTION"}
+# By these a role does more than a transaction can bound. Superusers are members of every role.
+_WRITERS: Final = """SELECT rolname FROM pg_catalog.pg_roles
+    WHERE rolname IN ('pg_write_server_files', 'pg_execute_server_program')
+        AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER') ORDER BY 1"""
 
 _DECLARE: Final = b"DECLARE notebook_rpc NO SCROLL CURSOR FOR "
 _FETCH: Final = b"FETCH FORWARD %d FROM notebook_rpc"
@@ -95,13 +123,15 @@ _DEFAULTS: Final = {
 
 
 class _Connection:
-    def __init__(self, database: _Database) -> None:
+    def __init__(self, database: _Database, *, read_only: bool) -> None:
         self.transaction = Transaction.NONE
+        self.changes = 0
         self._database = database
-        self._read_only = database.read_only
-        self._wire = Wire(database.open())
+        self._read_only = read_only
+        self._wire = Wire(database.open(read_only=read_only))
         self._result: Rows | None = None
         self._hidden = False  # the transaction that is open is ours
+        self._used = False  # by a statement, which may have left anything
 
     @property
     def adapt(self) -> psycopg.Connection[Any]:
@@ -135,6 +165,14 @@ class _Connection:
         with self._calling():
             self._wire.run(b"ROLLBACK")
         return True
+
+    def reset(self) -> None:
+        self._finish()
+        if self._used:
+            # Even a SELECT may leave something: set_config(), pg_advisory_lock().
+            with self._calling():
+                self._wire.run(b"DISCARD ALL")
+            self._used = False
 
     def close(self) -> None:
         try:
@@ -218,6 +256,7 @@ class _Connection:
 
     def _run(self, sql: str, parameters: Parameters | None, *, text: bool) -> Rows:
         self._finish()
+        self._used = True
         self._wire.encoded(sql)
         found = statements(sql, POSTGRES)
         if not found:
@@ -227,6 +266,7 @@ class _Connection:
             if len(found) > 1:
                 before = f"statement {number} of {len(found)}: "
                 after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
+            alone = number == 1 and self.transaction is Transaction.NONE
             try:
                 if number < len(found):
                     self._run_through(statement)
@@ -234,6 +274,8 @@ class _Connection:
                     self._result = self._last(statement, parameters, text=text)
             except NotebookError as exc:
                 exc.args = (f"{before}{exc}{after}",)
+                if isinstance(exc, Conflict):
+                    exc.alone = alone and rules.first_word(statement.text) in _ATOMIC
                 raise
         assert self._result is not None  # noqa: S101  # there was a last statement
         return self._result
@@ -298,7 +340,14 @@ class _Connection:
         sql = self._wire.encoded(prepared.sql)
         run = self._wire.run_through if streaming else self._wire.run
         if not self._read_only:
-            got = run(sql, values)
+            tag = None
+            try:
+                got = run(sql, values)
+                tag = got.command_status
+            finally:
+                # Of what has failed, a part may have been committed: of a CALL, say.
+                if tag not in _UNSEEN and (tag == b"COMMIT" or not self._in_transaction):
+                    self.changes += 1
             undone = got.command_status == b"ROLLBACK"
             if undone and rules.first_word(prepared.sql) not in ("ROLLBACK", "ABORT"):
                 # COMMIT of a failed transaction, which the server answers without an error.
@@ -331,9 +380,20 @@ class _Connection:
         mode = b"BEGIN READ ONLY" if hidden else b"SET TRANSACTION READ ONLY"
         return [(mode, None), (b"SELECT 1", None)]  # the latter takes the snapshot
 
+    @property
+    def _in_transaction(self) -> bool:
+        return self._wire.status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
     def _end_cursor(self) -> None:
         if self._hidden:
-            self._wire.run(b"COMMIT")
+            unwritten = False  # nor is it known if the connection is lost on the way
+            try:
+                results = self._wire.run_all((_UNWRITTEN, None), (b"COMMIT", None))
+                if failed(results[-1]):
+                    raise self._wire.failure(results[-1])
+                unwritten = results[0].get_value(0, 0) == b"t"
+            finally:
+                self.changes += not unwritten
             self._hidden = False
         elif self._wire.status == TransactionStatus.INTRANS:
             self._wire.run(b"CLOSE notebook_rpc")
@@ -354,12 +414,43 @@ class _Connection:
             raise self._wire.failure(results[-1])
 
 
+class _Reader(_Connection):
+    """One beside others that write. Each statement is a READ ONLY transaction, and undone."""
+
+    def __init__(self, database: _Database) -> None:
+        super().__init__(database, read_only=True)
+        try:
+            if roles := [str(name) for (name,) in self.ask(_WRITERS, [])]:
+                raise NotSupported(
+                    f"the role that logs in may do what {' and '.join(roles)} may, which no"
+                    " transaction prevents: read-only users need a role without these rights"
+                )
+        except BaseException:
+            self._wire.close()
+            raise
+
+    def _direct(self, prepared: Prepared, values: Values, *, streaming: bool = False) -> PGresult:
+        run = self._wire.run_through if streaming else self._wire.run
+        self._hidden = True
+        self._all(*self._opening(hidden=True))
+        got = run(self._wire.encoded(prepared.sql), values)
+        self._end_cursor()
+        if got.command_status in _TRANSACTIONS:
+            raise QueryError("each statement of a read-only user is a transaction of its own")
+        return got
+
+    def _end_cursor(self) -> None:
+        if self._wire.status != TransactionStatus.IDLE:
+            self._wire.run(b"ROLLBACK")
+        self._hidden = False
+
+
 class _Database:
     def __init__(self, parameters: Mapping[str, str], *, read_only: bool) -> None:
-        self.read_only = read_only
+        self._read_only = read_only
         self._parameters = parameters
         self._adapters = adapters()
-        with closing(self.open()) as connection:
+        with closing(self.open(read_only=read_only)) as connection:
             info = connection.info
             self._description = f"PostgreSQL {info.dbname} at {info.host}:{info.port}"
 
@@ -367,8 +458,10 @@ class _Database:
     def description(self) -> str:
         return self._description
 
-    def open(self) -> psycopg.Connection[Any]:
+    def open(self, *, read_only: bool) -> psycopg.Connection[Any]:
         given: dict[str, Any] = dict(self._parameters)
+        if read_only:
+            given["options"] += _READ_ONLY
         try:
             return psycopg.connect(**given, autocommit=True, context=self._adapters)
         except psycopg.ProgrammingError as exc:
@@ -380,7 +473,10 @@ class _Database:
             raise DatabaseUnavailable(str(exc).strip()) from exc
 
     def connect(self) -> _Connection:
-        return _Connection(self)
+        return _Connection(self, read_only=self._read_only)
+
+    def connect_read_only(self) -> _Connection:
+        return _Reader(self)
 
     def close(self) -> None:
         """Nothing is shared by the connections."""
@@ -398,7 +494,7 @@ class _Driver:
         if not re.fullmatch(r"(\d{1,5}(,\d{1,5})*)?", given.get("port", ""), re.ASCII):
             raise InvalidParams(f"property port: {given['port']!r} is no port")
         options = given.get("options") or (known["options"].val or b"").decode()
-        given["options"] = f"{_OPTIONS} {options}{_READ_ONLY if read_only else ''}"
+        given["options"] = f"{_OPTIONS} {options}"
         return _Database(_DEFAULTS | given, read_only=read_only)
 
 

@@ -8,6 +8,9 @@ stores without a word, comes as bytes.
 What it refuses: to change the journal mode of somebody's file, and to let SQLite sleep while
 the file is locked, because that sleep cannot be interrupted.
 
+Read-only: SQLite opens the file, or the database in memory, with ``mode=ro``; what would get around
+that, or change what all connections of the process share, ``_sqlite_limits.py`` forbids.
+
 Properties: ``database``, a path; none or ":memory:" is a database in memory, shared by the
 sessions. ``mode``: ro, rw or rwc (the default, which creates the file). ``timeout``: how many
 seconds to wait for a lock; 5 if not given.
@@ -24,21 +27,32 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from notebook_rpc.errors import (
     Cancelled,
+    Conflict,
     DatabaseError,
     DatabaseUnavailable,
     InvalidParams,
     NotebookError,
     QueryError,
 )
-from notebook_rpc.model import Column, ResultColumn, Table, Transaction, unique_names
+from notebook_rpc.model import (
+    Column,
+    ResultColumn,
+    Stability,
+    Table,
+    Transaction,
+    unique_names,
+)
+from notebook_rpc_drivers._sqlite_acts import LASTING_FUNCTIONS, STORED, Acts
+from notebook_rpc_drivers._sqlite_limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from notebook_rpc.model import Parameters
 
@@ -68,6 +82,9 @@ _TRIGGER = re.compile(
 )
 _END = re.compile(rf"{_BLANK}*+end{_BLANK}*+", re.DOTALL | re.IGNORECASE)
 _RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
+
+# What the module says of a statement that SQLite has prepared, and that wants parameters.
+_UNBOUND = ("Binding ", "Incorrect number of bindings ", "You did not supply a value ")
 
 
 def split(sql: str) -> list[str]:
@@ -100,11 +117,6 @@ def _decoded(text: bytes) -> str | bytes:
         return text
 
 
-def _no_other_file(action: int, *_: object) -> int:
-    """Neither by ATTACH nor by VACUUM INTO, which attaches one too."""
-    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
-
-
 def _code(exc: Exception) -> int:
     """SQLite's primary result code; 0 if the error is Python's."""
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF
@@ -115,7 +127,9 @@ def _translated(exc: Exception, before: str = "", after: str = "") -> NotebookEr
     code = _code(exc)
     if code == sqlite3.SQLITE_INTERRUPT:
         return Cancelled(message)
-    if code in _LOCKED | _NOT_THE_STATEMENT:
+    if code in _LOCKED:
+        return Conflict(message)  # not ``alone``: it has been tried for as long as it may
+    if code in _NOT_THE_STATEMENT:
         return DatabaseError(message)
     return QueryError(message)
 
@@ -171,21 +185,23 @@ class _Result:
 
 
 class _Connection:
-    def __init__(self, uri: str, patience: float, *, read_only: bool = False) -> None:
+    def __init__(self, uri: str, patience: float, limits: Limits, *, shared: bool = True) -> None:
+        """*shared*: other processes may write to the database, too."""
+        self.changes = 0
+        self._uri = uri
+        self._limits = limits
+        self._shared = shared
         self._patience = patience
         self._result: _Result | None = None
         self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
         self._busy = False
         self._beside = False  # what is busy runs beside a result that may be open
         self._interrupted = threading.Event()
+        self._acts = Acts()  # of the statement that runs
+        self._wrote = False  # the transaction did
+        self._left = False  # a statement has left something that the next client would notice
         with self.calling():
-            # timeout=0: SQLite's own waiting for a lock cannot be interrupted.
-            self._db = sqlite3.connect(
-                uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
-            )
-            self._db.text_factory = _decoded
-            if read_only:  # the file is; another file, or this one a second time, would not be
-                self._db.set_authorizer(_no_other_file)
+            self._db = self._opened()
 
     def execute(self, sql: str, parameters: Parameters | None = None, /) -> _Result:
         self._finish()
@@ -204,10 +220,14 @@ class _Connection:
                 before = f"statement {number} of {len(statements)}: "
                 after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
             with self.calling(before, after):
-                if number < len(statements):
-                    deque(self._patiently(statement), maxlen=0)  # to its last row
-                else:
-                    self._result = self._last(statement, parameters)
+                self._acts = Acts()
+                try:
+                    if number < len(statements):
+                        deque(self._patiently(statement), maxlen=0)  # to its last row
+                    else:
+                        self._result = self._last(statement, parameters)
+                finally:
+                    self._note_acts()
         assert self._result is not None  # noqa: S101  # there was a last statement
         return self._result
 
@@ -239,7 +259,31 @@ class _Connection:
             return False
         with self.calling():
             self._db.execute("ROLLBACK")
+            self._wrote = False
         return True
+
+    def reset(self) -> None:
+        self._finish()
+        if self._left:
+            with self.calling():
+                former, self._db = self._db, self._opened()
+                former.close()
+            self._left = False
+
+    def stability(self, sql: str, /) -> Stability:
+        if self._left or self._db.in_transaction or "\0" in sql:
+            return Stability.VOLATILE
+        try:
+            acts = self._acts_of(sql)
+            if acts is None:
+                return Stability.VOLATILE
+            functions = {name for (name,) in self._ask(LASTING_FUNCTIONS)}
+            stored = {name for (name,) in self._ask(STORED)}
+        except QueryError:
+            return Stability.VOLATILE
+        if not acts.last(functions, stored):
+            return Stability.VOLATILE
+        return Stability.SHARED if self._shared and acts.relations else Stability.LASTING
 
     def close(self) -> None:
         self._finish()
@@ -274,6 +318,55 @@ class _Connection:
             with self._guard:
                 self._busy = False
 
+    def _opened(self) -> sqlite3.Connection:
+        # timeout=0: SQLite's own waiting for a lock cannot be interrupted. And a statement that
+        # the module had kept would not be prepared again, which the authorizer lives on.
+        opened = sqlite3.connect(
+            self._uri,
+            uri=True,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=0,
+        )
+        opened.text_factory = _decoded
+        opened.set_authorizer(self._authorize)
+        return opened
+
+    def _authorize(
+        self, action: int, first: str | None, second: str | None, schema: str | None, _: str | None
+    ) -> int:
+        if not self._limits.allow(action, first, second):
+            return sqlite3.SQLITE_DENY
+        self._acts.note(action, first, second, schema)
+        return sqlite3.SQLITE_OK
+
+    def _note_acts(self) -> None:
+        self._left |= self._acts.leaves
+        if self._acts.rolls_back:
+            self._wrote = False
+        self._wrote |= self._acts.writes
+        if self._wrote and not self._db.in_transaction:
+            self._wrote = False
+            self.changes += 1
+
+    def _acts_of(self, sql: str) -> Acts | None:
+        """What a statement would do; None if it is not one, or SQLite does not take it."""
+        if len(split(sql)) != 1:
+            return None
+        with self.calling(beside=True):
+            self._acts = acts = Acts()
+            try:
+                self._db.execute(f"EXPLAIN {sql}", {}).close()
+            except sqlite3.Warning:  # the module's word for several statements, before 3.12
+                return None
+            except sqlite3.ProgrammingError as exc:
+                if not str(exc).startswith(_UNBOUND):
+                    return None
+            finally:
+                self._acts = Acts()  # what comes next is no part of it
+            return acts
+
     def _finish(self) -> None:
         if self._result is not None:
             self._result.close()
@@ -288,8 +381,10 @@ class _Connection:
                 return self._db.execute(statement, parameters)
             except sqlite3.OperationalError as exc:
                 waited = time.monotonic() - started
-                # A snapshot that is too old stays too old, whatever the others do.
-                hopeless = exc.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT
+                # A transaction's snapshot that is too old stays too old, whatever the others do.
+                hopeless = (
+                    exc.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT and self._db.in_transaction
+                )
                 if _code(exc) not in _LOCKED or hopeless or waited >= self._patience:
                     raise
                 if self._interrupted.wait(min(nap, self._patience - waited)):
@@ -344,14 +439,15 @@ class _Connection:
 
 
 class _Database:
-    def __init__(self, path: str, mode: str, patience: float, *, read_only: bool) -> None:
+    def __init__(self, path: str, mode: str, patience: float, limits: Limits) -> None:
         self._path = path
         self._patience = patience
-        self._read_only = read_only
+        self._mode = mode
+        self._limits = limits
         if path == ":memory:":
-            self._uri = f"file:/{uuid.uuid4().hex}?vfs=memdb"
+            self._uri = f"file:/{uuid.uuid4().hex}?vfs=memdb&mode="
         else:
-            self._uri = f"{_regular(path).as_uri()}?mode={mode}"
+            self._uri = f"{_regular(path).as_uri()}?mode="
         # In memory, a database lives as long as a connection to it. Elsewhere this one finds
         # out at once what SQLite would notice with the first statement.
         self._first = self.connect()
@@ -366,8 +462,15 @@ class _Database:
         return "SQLite in memory" if self._path == ":memory:" else f"SQLite {self._path}"
 
     def connect(self) -> _Connection:
+        return self._connected(self._mode, self._limits)
+
+    def connect_read_only(self) -> _Connection:
+        return self._connected("ro", replace(self._limits, read_only=True))
+
+    def _connected(self, mode: str, limits: Limits) -> _Connection:
+        shared = self._path != ":memory:"
         try:
-            return _Connection(self._uri, self._patience, read_only=self._read_only)
+            return _Connection(self._uri + mode, self._patience, limits, shared=shared)
         except NotebookError as exc:
             raise DatabaseUnavailable(f"{self._path}: {exc}") from exc.__cause__
 
@@ -389,6 +492,12 @@ def _regular(path: str) -> Path:
 
 
 class _Driver:
+    def __init__(self, folders: Sequence[Path] | None = None) -> None:
+        self._folders = folders
+
+    def within(self, folders: Sequence[Path], /) -> _Driver:
+        return _Driver(folders)
+
     def open(self, properties: Mapping[str, str], /, *, read_only: bool = False) -> _Database:
         given = dict(properties)
         path = given.pop("database", "") or ":memory:"
@@ -404,7 +513,7 @@ class _Driver:
             raise InvalidParams(f"property mode: {mode} is not read-only")
         if not re.fullmatch(r"\d{1,9}(\.\d*)?", timeout, re.ASCII):
             raise InvalidParams(f"property timeout: {timeout!r} is no number of seconds")
-        return _Database(path, mode, float(timeout), read_only=read_only)
+        return _Database(path, mode, float(timeout), Limits(read_only, self._folders))
 
 
 DRIVER = _Driver()

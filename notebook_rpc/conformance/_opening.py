@@ -14,13 +14,14 @@ from notebook_rpc.conformance.outcomes import (
     refused,
 )
 from notebook_rpc.conformance.subject import values
+from notebook_rpc.driver import SupportsReadOnly
 from notebook_rpc.errors import DatabaseError, InvalidParams, NotebookError, NotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from notebook_rpc.conformance.subject import Subject
-    from notebook_rpc.driver import Database
+    from notebook_rpc.driver import Connection, Database
 
 # What some database or other takes to make a session writable again.
 WAYS_OUT = (
@@ -87,16 +88,7 @@ def _said(subject: Subject, properties: dict[str, str]) -> Iterator[str]:
 
 def read_only_is_enforced(subject: Subject) -> None:
     """Opened `read_only`, the database can be read, and refuses every way to change it."""
-    connection = subject.connect()
-    if subject.dialect.sql:
-        table = subject.create(connection)
-        connection.execute(subject.touch())
-        writes = [
-            *(subject.touch(), f"delete from {table}", f"drop table {table}"),
-            *(f"update {table} set id = 0", subject.creation("other")),
-        ]
-    else:
-        writes = [subject.touch(), subject.creation()]
+    writes = _writes(subject, subject.connect())
     try:
         connection = subject.reopen(read_only=True)
     except NotSupported as exc:
@@ -105,6 +97,40 @@ def read_only_is_enforced(subject: Subject) -> None:
         if re.search("read.only", str(exc)):
             raise Skipped(f"not for this database: {exc}") from exc
         raise
+    _expect_reading_only(subject, connection, writes)
+    _expect_unchanged(subject, subject.reopen(read_only=False))
+
+
+def read_only_connections_are_enforced(subject: Subject) -> None:
+    """A connection of `connect_read_only` can read, beside one that writes, and refuses every
+    way to change the database."""
+    if not isinstance(subject.database, SupportsReadOnly):
+        raise Skipped("the driver has no read-only connections beside others")
+    writer = subject.connect()
+    writes = _writes(subject, writer)
+    try:
+        reader = subject.database.connect_read_only()
+    except NotSupported as exc:
+        raise Skipped(f"read-only connections are not supported: {exc}") from exc
+    subject.connections.append(reader)
+    _expect_reading_only(subject, reader, writes)
+    _expect_unchanged(subject, writer)
+    writer.execute(writes[0])
+
+
+def _writes(subject: Subject, connection: Connection) -> list[str]:
+    """Ways to change the database, in which something has been made."""
+    if not subject.dialect.sql:
+        return [subject.touch(), subject.creation()]
+    table = subject.create(connection)
+    connection.execute(subject.touch())
+    return [
+        *(subject.touch(), f"delete from {table}", f"drop table {table}"),
+        *(f"update {table} set id = 0", subject.creation("other")),
+    ]
+
+
+def _expect_reading_only(subject: Subject, connection: Connection, writes: Sequence[str]) -> None:
     for write in writes:
         refused(write, lambda: connection.execute(write), NotebookError)  # noqa: B023
         connection.rollback()
@@ -116,10 +142,14 @@ def read_only_is_enforced(subject: Subject) -> None:
         connection.rollback()
     expect_equal("rows that can be read", values(connection, subject.rows(3)), [1, 2, 3])
     if subject.dialect.sql:
-        expect_equal("rows", values(connection, f"select count(*) from {table}"), [3])
-    connection = subject.reopen(read_only=False)
+        count = f"select count(*) from {subject.quoted('made')}"
+        expect_equal("rows", values(connection, count), [3])
+
+
+def _expect_unchanged(subject: Subject, connection: Connection) -> None:
     if subject.dialect.sql:
-        expect_equal("rows in truth", values(connection, f"select count(*) from {table}"), [3])
+        count = f"select count(*) from {subject.quoted('made')}"
+        expect_equal("rows in truth", values(connection, count), [3])
 
 
 def _opened(subject: Subject, **properties: str) -> Database:

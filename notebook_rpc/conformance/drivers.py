@@ -165,6 +165,7 @@ _CAPABILITIES: Final[Mapping[str, tuple[Callable[[Subject], None], ...]]] = {
     "progress": (_interrupts.progress_is_a_fraction,),
     "connections beside each other": (_interrupts.connections_do_not_wait_for_each_other,),
     "read-only": (_opening.read_only_is_enforced,),
+    "read-only users": (_opening.read_only_connections_are_enforced,),
     "properties and secrets": (
         _opening.unknown_properties_are_named,
         _opening.the_description_is_for_people,

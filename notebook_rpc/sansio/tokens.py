@@ -1,4 +1,4 @@
-"""Who a request is from: bearer tokens (RFC 6750), each with a name and perhaps an end.
+"""Who a request is from: bearer tokens (RFC 6750), each with a name, and perhaps an end.
 
 Only their digests are kept, so that no stack trace, log or memory dump of ours has a token.
 """
@@ -22,9 +22,10 @@ _TOKEN68 = r"[A-Za-z0-9._~+/-]+=*"  # RFC 7235, 2.1
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whoever sent a request."""
+    """Whoever sent a request. One who is ``read_only`` gets connections that cannot write."""
 
     name: str
+    read_only: bool = False
 
 
 ANYBODY: Final = User("anybody")
@@ -77,8 +78,8 @@ def of_browser(protocols: str | None, query: str) -> str | None:
 def parse(text: str) -> list[Token]:
     """The tokens of a file: a line each, and behind the token what is said of it.
 
-    ``name=NAME``, which logs and sessions go by, and ``expires=2027-01-31T00:00:00Z``.
-    Lines that begin with # are comments.
+    ``name=NAME``, which logs and sessions go by, ``expires=2027-01-31T00:00:00Z``, and
+    ``read-only``. Lines that begin with # are comments.
 
     Raises:
         ValueError: a line is malformed. The message has its number, and nothing of it.
@@ -100,15 +101,18 @@ def parse(text: str) -> list[Token]:
 
 def _token(text: str, said: list[str], name: str) -> Token:
     expires: float | None = None
+    read_only = False
     for word in said:
         key, _, value = word.partition("=")
         if key == "name" and value:
             name = value
         elif key == "expires":
             expires = _instant(value)
+        elif word == "read-only":
+            read_only = True
         else:
-            raise ValueError("behind a token may be name=NAME and expires=TIME")
-    return Token.of(text, User(name), expires)
+            raise ValueError("behind a token may be name=NAME, expires=TIME and read-only")
+    return Token.of(text, User(name, read_only), expires)
 
 
 def _instant(text: str) -> float:
@@ -140,8 +144,8 @@ class Tokens:
             return ANYBODY
         digest = sha256((token or "").encode("utf-8", "replace")).digest()
         found: User | None = None
-        for token in self._tokens:
-            same = hmac.compare_digest(token.digest, digest)
-            if same and (token.expires is None or now < token.expires):
-                found = token.user
+        for each in self._tokens:
+            same = hmac.compare_digest(each.digest, digest)
+            if same and (each.expires is None or now < each.expires):
+                found = each.user
         return found

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from notebook_rpc.errors import NotebookError, UnknownConnection
+from notebook_rpc.driver import SupportsReadOnly
+from notebook_rpc.errors import NotebookError, NotSupported, UnknownConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,13 +27,23 @@ class Connections:
     """Where connections come from. A name is "NAME", or "CONTEXT/NAME" outside the default
     context."""
 
-    def __init__(self, openers: Mapping[str, Callable[[], Database]], workers: Workers) -> None:
-        """*openers* may block, and are called on a worker."""
+    def __init__(
+        self,
+        openers: Mapping[str, Callable[[], Database]],
+        workers: Workers,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        """*openers* may block, and are called on a worker. *read_only* is how they open."""
         self._openers = openers
+        self._read_only = read_only
         self._workers = workers
         self._opening = {name: trio.Lock() for name in openers}
         self._failed: dict[str, tuple[float, NotebookError]] = {}  # the last try: when, and how
         self._open: dict[str, Database] = {}  # in the order in which they were opened
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._openers
 
     async def open(self, name: str) -> Database:
         """The database of that name, opened if it was not.
@@ -63,10 +74,20 @@ class Connections:
         logger.info("opened %s: %s", name, database.description)
         return database
 
-    async def connect(self, name: str) -> Connection:
-        """A new connection to the database of that name; raises as ``open`` does."""
+    async def connect(self, name: str, *, read_only: bool = False) -> Connection:
+        """A new connection to the database of that name, which cannot write if *read_only*;
+        raises as ``open`` does, and:
+
+        Raises:
+            NotSupported: *read_only*, and nothing in the engine would enforce it.
+        """
         database = await self.open(name)
-        return await self._workers.run(database.connect)
+        connect = database.connect
+        if read_only and isinstance(database, SupportsReadOnly):
+            connect = database.connect_read_only
+        elif read_only and not self._read_only:
+            raise NotSupported(f"the driver of {name} has no read-only connections")
+        return await self._workers.run(connect)
 
     async def close(self) -> dict[str, NotebookError]:
         """Close all, the last opened first; returns those that failed. Cannot be cancelled. The

@@ -39,13 +39,14 @@ class Sessions:
 
     def __init__(
         self,
-        make: Callable[[str], Session],
+        make: Callable[[str, bool], Session],
         new_id: Callable[[], str],
         *,
         limit: int,
         idle_seconds: float,
     ) -> None:
-        """*make* gets the name of the connection the session shall have."""
+        """*make* gets the name of the connection the session shall have, and whether it shall be
+        read-only."""
         self._make = make
         self._new_id = new_id
         self._limit = limit
@@ -63,11 +64,11 @@ class Sessions:
         Raises:
             TooManySessions: there are as many as there may be.
             UnknownConnection: no database is called *connection*.
-            DatabaseError: the connection cannot be made.
+            DatabaseError: the connection cannot be made, or not a read-only one.
         """
         if len(self._entries) + self._opening >= self._limit:
             raise TooManySessions(f"there are {self._limit} sessions, and no more may be")
-        session = self._make(connection)
+        session = self._make(connection, user.read_only)
         self._opening += 1
         try:
             await session.open()

@@ -9,7 +9,6 @@ from notebook_rpc.model import ResultColumn, Transaction
 from notebook_rpc_drivers import sqlite
 
 if TYPE_CHECKING:
-    from notebook_rpc.driver import Database
     from notebook_rpc.model import Column, Parameters, Result, Table
 
 Fault = Callable[..., Any]
@@ -34,7 +33,7 @@ class Driver:
 
 
 class _Database:
-    def __init__(self, real: Database, faults: Mapping[str, Fault]) -> None:
+    def __init__(self, real: Any, faults: Mapping[str, Fault]) -> None:
         self._real = real
         self._faults = faults
         self.connection_type: type[OfNoInterrupt] = _Connection
@@ -42,11 +41,16 @@ class _Database:
     @property
     def description(self) -> str:
         fault = self._faults.get("description")
-        return str(fault(self._real)) if fault else self._real.description
+        return str(fault(self._real)) if fault else str(self._real.description)
 
     def connect(self) -> OfNoInterrupt:
         fault = self._faults.get("connect")
         real = fault(self._real) if fault else self._real.connect()
+        return self.connection_type(real, self._faults)
+
+    def connect_read_only(self) -> OfNoInterrupt:
+        fault = self._faults.get("connect_read_only")
+        real = fault(self._real) if fault else self._real.connect_read_only()
         return self.connection_type(real, self._faults)
 
     def close(self) -> None:

@@ -535,6 +535,10 @@ FAULTS: dict[str, tuple[dict[str, Fault], str]] = {
         {"open": lambda driver, properties, _: driver.open(properties)},
         "expected NotebookError, but there was no error",
     ),
+    "read-only-connections-are-enforced": (
+        {"connect_read_only": lambda database: database.connect()},
+        "expected NotebookError, but there was no error",
+    ),
     "unknown-properties-are-named": (
         {"open": careless},
         "the property colour: expected InvalidParams, but there was no error",

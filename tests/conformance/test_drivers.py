@@ -56,6 +56,16 @@ class Run:
         return cast("Postgres", self._request.getfixturevalue("postgres_server")).properties
 
     @property
+    def postgres_of_a_user(self) -> dict[str, str]:
+        """A database whose owner is no superuser."""
+        database = plugins.load_driver("postgres").open(self.postgres)
+        connection = database.connect()
+        connection.execute("create role ordinary login; create database theirs owner ordinary")
+        connection.close()
+        database.close()
+        return {**self.postgres, "username": "ordinary", "database": "theirs"}
+
+    @property
     def mariadb(self) -> dict[str, str]:
         return cast("MariaDB", self._request.getfixturevalue("mariadb_server")).properties
 
@@ -66,7 +76,7 @@ OPENED_BY: dict[str, Callable[[Run], dict[str, str]]] = {
     "sqlite": lambda run: {"database": run.file("sqlite")},
     "sqlite-memory": lambda _: {"timeout": "0.1"},
     "fake": lambda _: {},
-    "postgres": lambda run: run.postgres,
+    "postgres": lambda run: run.postgres_of_a_user,
     "odbc-postgres": lambda run: {"driver": "PostgreSQL Unicode", **run.postgres},
     "odbc-mariadb": lambda run: {"driver": "MariaDB Unicode", **run.mariadb},
     "odbc-sqlite": lambda run: {"driver": "SQLite3", "database": run.file("odbc")},

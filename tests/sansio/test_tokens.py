@@ -12,6 +12,7 @@ FILE = """
 s3cret-of-ada     name=ada
 s3cret-of-bob==   name=bob   expires=2027-01-31T00:00:00Z
   s3cret-of-nobody
+s3cret-of-cy  read-only name=cy
 """
 IN_TIME, LATE = 1801353599.0, 1801353600.0  # around the end of bob's
 
@@ -23,6 +24,7 @@ IN_TIME, LATE = 1801353599.0, 1801353600.0  # around the end of bob's
         ("bearer  s3cret-of-ada", User("ada")),
         ("BEARER s3cret-of-bob==", User("bob")),
         ("Bearer s3cret-of-nobody", User("token 6")),
+        ("Bearer s3cret-of-cy", User("cy", read_only=True)),
         (None, None),
         ("", None),
         ("Bearer", None),
@@ -81,7 +83,8 @@ def test_the_token_of_a_browser_s_websocket(
     [
         ("ok\ns3cret name", "^line 2: behind a token"),
         ("s3cret name=", "^line 1: behind a token"),
-        ("s3cret read-only", "^line 1: behind a token"),
+        ("s3cret readonly", "^line 1: behind a token"),
+        ("s3cret read-only=yes", "^line 1: behind a token"),
         ("s3cret expires=2027-01-31", "^line 1: expires must be a time with an offset"),
         ("s3cret expires=2027-01-31T00:00:00", "with an offset"),
         ("s3cret expires=soon", "with an offset"),

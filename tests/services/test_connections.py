@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from notebook_rpc.errors import DatabaseError, DatabaseUnavailable, UnknownConnection
+from notebook_rpc.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    NotSupported,
+    QueryError,
+    UnknownConnection,
+)
 from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeDatabase
@@ -128,3 +134,46 @@ async def test_whoever_has_waited_for_a_try_that_failed_shares_the_failure(shelf
             nursery.start_soon(ask)
     assert failures == ["sales is gone"] * 5
     assert shelf.events == ["open sales"]
+
+
+async def test_a_read_only_connection_beside_one_that_writes(shelf: Shelf) -> None:
+    reader = await shelf.connections.connect("sales", read_only=True)
+    writer = await shelf.connections.connect("sales")
+    with pytest.raises(QueryError, match="reading only"):
+        reader.execute("count 1")
+    assert writer.execute("count 1").count == 1
+
+
+class Plain:
+    """A database that knows of no read-only connections."""
+
+    description = "plain"
+
+    def __init__(self) -> None:
+        self.connections: list[object] = []
+
+    def connect(self) -> Any:
+        self.connections.append(object())
+        return self.connections[-1]
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+async def test_what_cannot_be_read_only_is_refused_to_who_may_only_read() -> None:
+    plain = Plain()
+    workers = Workers(limit=1, spare=1)
+    connections = Connections({"sales": lambda: plain}, workers)
+    with pytest.raises(NotSupported, match="the driver of sales has no read-only connections"):
+        await connections.connect("sales", read_only=True)
+    assert plain.connections == []
+    assert await connections.connect("sales") is plain.connections[0]
+    workers.close()
+
+
+async def test_a_database_that_is_open_for_reading_only_needs_no_other_connections() -> None:
+    plain = Plain()
+    workers = Workers(limit=1, spare=1)
+    connections = Connections({"sales": lambda: plain}, workers, read_only=True)
+    assert await connections.connect("sales", read_only=True) is plain.connections[0]
+    workers.close()

@@ -40,13 +40,18 @@ class House:
         self.database = FakeDatabase()
         ids = count(1)
         self.asked_for: list[str] = []
+        self.read_only: list[bool] = []
 
         async def connect(name: str) -> Connection:
             self.asked_for.append(name)
             return await workers.run(self.database.connect)
 
+        def make(name: str, read_only: bool) -> Session:
+            self.read_only.append(read_only)
+            return Session(partial(connect, name), workers, 1 << 20)
+
         self.sessions = Sessions(
-            lambda name: Session(partial(connect, name), workers, 1 << 20),
+            make,
             lambda: f"id{next(ids)}",
             limit=3,
             idle_seconds=IDLE,
@@ -248,6 +253,16 @@ async def test_a_session_is_its_makers_and_for_all_others_there_is_none(house: H
         await house.sessions.end(id_, BOB)
     with house.sessions.using(id_, ADA) as session:
         await session.execute("rows 1")
+
+
+async def test_the_sessions_of_a_read_only_user_are_read_only_and_look_like_any(
+    house: House,
+) -> None:
+    reader = User("cy", read_only=True)
+    assert [await house.sessions.create("sales", user) for user in (ADA, reader)] == ["id1", "id2"]
+    assert house.read_only == [False, True]
+    with pytest.raises(UnknownSession), house.sessions.using("id2", User("cy")):
+        raise AssertionError
 
 
 async def test_a_session_that_is_ended_while_others_expire_hurts_nobody(
