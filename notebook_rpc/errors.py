@@ -70,6 +70,18 @@ class UnknownConnection(NotebookError):
     slug, rpc_code, http_status = "unknown-connection", -32004, 404
 
 
+class Forbidden(NotebookError):
+    """The user's token does not allow it."""
+
+    slug, rpc_code, http_status = "forbidden", -32005, 403
+
+
+class Busy(NotebookError):
+    """As many calls wait as may; this one was not begun."""
+
+    slug, rpc_code, http_status = "busy", -32006, 503
+
+
 class DatabaseError(NotebookError):
     """The database refused or failed. ``__cause__`` is the driver's own exception."""
 
@@ -80,6 +92,18 @@ class QueryError(DatabaseError):
     """The statement or its data are at fault: syntax, names, types, constraints."""
 
     slug, rpc_code, http_status = "query-error", -32011, 400
+
+
+class Conflict(QueryError):
+    """Another transaction got in the way; to run it again may succeed.
+
+    ``alone`` says that nothing else would be repeated: no transaction was open, and no
+    statement of the same text had run before.
+    """
+
+    slug, rpc_code, http_status = "conflict", -32015, 409
+
+    alone: bool = False
 
 
 class DatabaseUnavailable(DatabaseError):

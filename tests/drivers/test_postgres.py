@@ -15,6 +15,7 @@ import pytest
 
 from notebook_rpc.errors import (
     Cancelled,
+    Conflict,
     DatabaseError,
     DatabaseUnavailable,
     InvalidParams,
@@ -302,7 +303,8 @@ def test_an_error_without_a_place_has_none(connection: _Connection) -> None:
         ("08001", DatabaseError),  # dblink's: our own connection is whole
         ("0A000", NotSupported),
         ("23505", QueryError),
-        ("40001", DatabaseError),
+        ("40001", Conflict),
+        ("40003", DatabaseError),
         ("53200", DatabaseError),
         ("55P03", DatabaseError),
         ("57014", QueryError),
