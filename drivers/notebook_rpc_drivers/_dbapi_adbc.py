@@ -2,71 +2,30 @@
 
 Their own cursors turn Arrow into Python with pyarrow, 170 MB of it; nanoarrow, which we have for
 Arrow anyway, does the same. One batch is in memory at a time.
-
-Batches are asked for through ctypes: nanoarrow 0.9 keeps Python's lock while it waits for one, so
-that a slow query would stop all of the server. The struct is that of the Arrow C stream
-interface, which never changes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from notebook_rpc.errors import DatabaseUnavailable, QueryError
+import nanoarrow
+from nanoarrow.c_schema import c_schema_view
+from nanoarrow.iterator import PyIterator, RowTupleIterator
+
+from notebook_rpc.errors import QueryError
 from notebook_rpc.sansio.sqltext import Kind, tokens
+from notebook_rpc_drivers._arrow_stream import batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-try:
-    import nanoarrow
-    from nanoarrow.c_array import allocate_c_array
-    from nanoarrow.c_schema import c_schema_view
-    from nanoarrow.iterator import PyIterator, RowTupleIterator
-except ImportError as exc:
-    raise DatabaseUnavailable("ADBC needs one module more: pip install nanoarrow") from exc
 
 # PostgreSQL's ADBC driver reads through COPY, which takes these and no others.
 _COPIED = {"SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE"}
 
 
 _BATCH = "65536"  # bytes; PostgreSQL's driver would wait for 16 MB before it gives a row
-
-
-class ArrowError(Exception):
-    """What a stream has instead of the classes of PEP 249: a message alone."""
-
-
-class _Stream(ctypes.Structure):
-    _fields_ = [  # ctypes wants it so
-        *((name, ctypes.c_void_p) for name in ("get_schema", "get_next", "get_last_error")),
-        *((name, ctypes.c_void_p) for name in ("release", "private_data")),
-    ]
-
-
-_GET_NEXT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-_GET_LAST_ERROR = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p)
-
-
-def _batches(stream: Any, schema: Any) -> Iterator[Any]:
-    """The batches of *stream*, which stays in use while they come.
-
-    Raises:
-        ArrowError: the database failed while it made the rows.
-    """
-    at = stream._addr()  # noqa: SLF001  # it is documented, though private by name
-    functions = _Stream.from_address(at)
-    while True:
-        batch = allocate_c_array(schema)
-        if _GET_NEXT(functions.get_next)(at, batch._addr()):  # noqa: SLF001
-            said = _GET_LAST_ERROR(functions.get_last_error)(at) or b"no more rows"
-            raise ArrowError(said.decode(errors="replace").strip())
-        if not batch.is_valid():
-            return
-        yield batch
 
 
 class _Quiet:
@@ -107,9 +66,7 @@ class Cursor:
         schema = stream.get_schema()
         fields = [schema.child(number) for number in range(schema.n_children)]
         if not fields:
-            for _ in _batches(
-                stream, schema
-            ):  # no rows, but it has to be read for the statement to end
+            for _ in batches(stream, schema):  # no rows, but read: with it the statement ends
                 pass
             return
         views = [c_schema_view(field) for field in fields]
@@ -132,7 +89,7 @@ def _read(
     stream: Any, schema: Any, conversions: Sequence[Callable[[Any], object] | None]
 ) -> Iterator[Any]:
     rows = _Rows(schema)
-    for batch in _batches(stream, schema):
+    for batch in batches(stream, schema):
         found = rows._set_array(batch)  # noqa: SLF001  # a base class's, of nanoarrow
         if not any(conversions):
             yield from found

@@ -1,7 +1,7 @@
-"""A DuckDB cursor as a session's connection, and the results of its statements.
+"""A DuckDB cursor as a session's connection.
 
-Rows as text are written by the engine (``execute_text``), because Python's ``str`` is slow
-and, for nanoseconds, infinities, nested values and half the other types, wrong.
+What its rows come as is a ``Form``: those of ``_duckdb_result.py``, or Arrow's in
+``_duckdb_arrow.py``, which is imported when it is first asked for.
 
 What it refuses: to run a statement twice, and to decide by reading the SQL what a statement
 does: the binder says that.
@@ -11,90 +11,50 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType
 
-from notebook_rpc.errors import NotebookError, QueryError
-from notebook_rpc.model import Column, ResultColumn, Table, Transaction, unique_names
+from notebook_rpc.errors import Conflict, NotebookError, QueryError
+from notebook_rpc.model import (
+    Column,
+    ResultColumn,
+    Stability,
+    Table,
+    Transaction,
+    unique_names,
+)
+from notebook_rpc_drivers import _duckdb_stability
+from notebook_rpc_drivers._duckdb_result import JSON, TEXT, VALUES, Reading, Result
 from notebook_rpc_drivers._duckdb_sql import (
     COLUMNS,
     KEEPS_CATALOG,
+    LEAVES_NOTHING,
     SAYS_TEMPORARY,
     TABLES,
+    TAKEN_BACK,
     VIEWS,
     begins,
     commits,
     own_sql_hidden,
     position_in,
-    text_of,
+    quoted,
     translated,
     type_of,
-    values_of,
     which_statement,
     without_semicolon,
 )
 
 if TYPE_CHECKING:
     from notebook_rpc.model import Parameters
+    from notebook_rpc_drivers._duckdb_arrow import ArrowResult
+    from notebook_rpc_drivers._duckdb_result import Form, Row
 
-Row = tuple[Any, ...]
+R = TypeVar("R", bound=Reading)
 Bound = list[object] | dict[str, object] | None
-
-
-class Result:
-    """Rows to come: from the engine as they are asked for, or from what it has kept."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        columns: list[ResultColumn],
-        fetch: Callable[[int], list[Row]],
-        *,
-        text: bool = False,
-        count: int = -1,
-        streaming: bool = False,
-    ) -> None:
-        self.columns = columns
-        self.count = count
-        self.streaming = streaming
-        self._connection = connection
-        self._fetch: Callable[[int], list[Row]] | None = fetch
-        self._text = text
-        self._ended = False
-        self._failure: NotebookError | None = None
-
-    def fetch(self, limit: int, /) -> list[Any]:
-        if self._failure is not None:
-            raise self._failure  # a second try could look like the end
-        if self._fetch is None:
-            raise QueryError("the result is closed")
-        if self._ended:
-            return []
-        try:
-            with self._connection.calling(), own_sql_hidden():
-                rows = self._fetch(limit)
-        except NotebookError as failure:
-            self._failure = failure
-            self._connection.note_failure()
-            raise
-        if len(rows) < limit:
-            self._ended = True
-            self._release()
-        return [line for (line,) in rows] if self._text else rows
-
-    def close(self) -> None:
-        self._fetch = None
-        self._release()
-
-    def _release(self) -> None:
-        if self.streaming:
-            self.streaming = False
-            self._connection.end_stream()
 
 
 class Connection:
@@ -106,10 +66,17 @@ class Connection:
     """
 
     def __init__(self, root: DuckDBPyConnection) -> None:
+        self.changes = 0
         self._root = root
-        self._own = root.cursor()
         self._sibling: DuckDBPyConnection | None = None
-        self._result: Result | None = None
+        self._result: Reading | None = None
+        self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
+        self._busy: DuckDBPyConnection | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """With a cursor that nobody has used."""
+        self._own = self._root.cursor()
         self._captured: dict[str, list[Row]] = {TABLES: [], VIEWS: [], COLUMNS: []}
         self._whole = False  # _captured is all there is to see
         self._stale = False  # _captured is older than the last statement that may have changed it
@@ -117,8 +84,8 @@ class Connection:
         self._failed = False  # and with it everything but its end
         self._temporary = False  # it may have had a temporary object
         self._changed = False  # the transaction has run such a statement
-        self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
-        self._busy: DuckDBPyConnection | None = None
+        self._wrote = False  # the transaction has run a statement that is no read
+        self._left = False  # a statement may have left something that the next client would notice
         try:  # the engine counts its progress only for a progress bar, drawn or not
             self._own.execute("SET enable_progress_bar = true")
             self._own.execute("SET enable_progress_bar_print = false")
@@ -128,10 +95,27 @@ class Connection:
             self._counts_progress = True
 
     def execute(self, sql: str, parameters: Parameters | None = None, /) -> Result:
-        return self._run_noting(sql, parameters, text=False)
+        return self._run_noting(sql, parameters, VALUES)
 
     def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> Result:
-        return self._run_noting(sql, parameters, text=True)
+        return self._run_noting(sql, parameters, TEXT)
+
+    def execute_json(self, sql: str, parameters: Parameters | None = None, /) -> Result:
+        return self._run_noting(sql, parameters, JSON)
+
+    def execute_arrow(self, sql: str, parameters: Parameters | None = None, /) -> ArrowResult:
+        from notebook_rpc_drivers import _duckdb_arrow  # noqa: PLC0415  # not at start-up
+
+        return self._run_noting(sql, parameters, _duckdb_arrow.Arrow())
+
+    def upload(self, schema: str, table: str, stream: bytes, /) -> int:
+        from notebook_rpc_drivers import _duckdb_arrow  # noqa: PLC0415  # not at start-up
+
+        self._finish()
+        with _duckdb_arrow.named(self, stream) as name:
+            target = ".".join(quoted(part) for part in (schema, table) if part)
+            sql = f"CREATE OR REPLACE TABLE {target} AS FROM {name}"
+            return self._run_noting(sql, None, VALUES).count
 
     def tables(self) -> list[Table]:
         return [Table(*row) for row in self._catalog(TABLES)]
@@ -141,6 +125,11 @@ class Connection:
 
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
         return [Column(*row) for row in self._catalog(COLUMNS, catalog, schema, table)]
+
+    @property
+    def cursor(self) -> DuckDBPyConnection:
+        """The engine's, which runs one statement at a time; use it within ``calling``."""
+        return self._own
 
     @property
     def transaction(self) -> Transaction:
@@ -158,6 +147,21 @@ class Connection:
             finally:
                 self._transaction_ended()
         return True
+
+    def reset(self) -> None:
+        self._finish()
+        if self._left:
+            with self.calling(undisturbed=True):  # an interrupt would find a closed cursor
+                self._own.close()
+                self._begin()
+
+    def stability(self, sql: str, /) -> Stability:
+        if self._left or self._in_transaction:
+            return Stability.VOLATILE  # the sibling, which is asked, does not see what is meant
+        try:
+            return _duckdb_stability.stability(self._beside, sql)
+        except QueryError:
+            return Stability.VOLATILE
 
     def close(self) -> None:
         self._finish()
@@ -187,9 +191,10 @@ class Connection:
         after: str = "",
         *,
         undisturbed: bool = False,
+        alone: bool = False,
     ) -> Iterator[None]:
         """Wrap a call of the engine: its errors are ours, and unless *undisturbed* it can be
-        interrupted."""
+        interrupted. *alone* is as of ``Conflict``."""
         with self._guard:
             self._busy = None if undisturbed else on or self._own
         try:
@@ -198,7 +203,10 @@ class Connection:
             raise
         # Whatever its class: std::bad_cast comes as a RuntimeError.
         except Exception as exc:
-            raise translated(exc, before, after) from exc
+            failure = translated(exc, before, after)
+            if isinstance(failure, Conflict):
+                failure.alone = alone
+            raise failure from exc
         finally:
             with self._guard:
                 self._busy = None
@@ -215,6 +223,9 @@ class Connection:
         with self.calling():
             self._own.interrupt()  # or abort() would wait for what the engine is at
             self._own.abort()  # ends the result alone, not a transaction around it
+            if self._in_transaction and not self._failed:
+                # There the interrupt would still be met by what the next statement is bound with.
+                self._own.execute("SELECT 1").fetchall()
 
     def _finish(self) -> None:
         if self._result is not None:
@@ -243,29 +254,32 @@ class Connection:
             raise QueryError("no statement")
         return statements
 
-    def _run_noting(self, sql: str, parameters: Parameters | None, *, text: bool) -> Result:
+    def _run_noting(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         try:
-            return self._run(sql, parameters, text=text)
+            return self._run(sql, parameters, form)
         except NotebookError:
             self.note_failure()
             raise
 
-    def _run(self, sql: str, parameters: Parameters | None, *, text: bool) -> Result:
+    def _run(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         self._finish()
         statements = self._parse(sql)
         for number, statement in enumerate(statements, 1):
             had_failed = self._failed
+            atomic = type_of(statement) in TAKEN_BACK | {StatementType.SELECT}
+            alone = atomic and not self._in_transaction and number == 1
             self._note(statement)
             before = after = ""
             if len(statements) > 1:
                 before = f"statement {number} of {len(statements)}: "
                 after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
-            with self.calling(before=before, after=after):
+            with self.calling(before=before, after=after, alone=alone):
                 if number < len(statements):
+                    self._note_write(statement)
                     self._own.execute(statement)
                     self._own.complete()  # to its last row: nextval() counts them all
                 else:
-                    result = self._last(statement, _bindable(parameters), text=text)
+                    result = self._last(statement, bindable(parameters), form)
             if (
                 had_failed
                 and type_of(statement) == StatementType.TRANSACTION
@@ -276,49 +290,52 @@ class Connection:
         self._result = result
         return result
 
-    def _last(self, statement: Statement, bound: Bound, *, text: bool) -> Result:
+    def _last(self, statement: Statement, bound: Bound, form: Form[R]) -> R:
+        if type_of(statement) != StatementType.SELECT:
+            self._note_write(statement)
         relation: DuckDBPyRelation | None = self._own.sql(statement, params=bound)
         if relation is None:
-            return Result(self, [], _none, count=0)
+            return form.counted(self, 0)
         names, types = unique_names(relation.columns), relation.types
         columns = [ResultColumn(name, str(kind)) for name, kind in zip(names, types, strict=True)]
-        selected = text_of(names, types) if text else values_of(types)
+        selected = form.select(names, types)
         aliases = ", ".join(f"c{number}" for number in range(len(names)))
         if relation.type == "QUERY_RELATION":  # bound, but not run
-            if self._stale:
-                self._capture()
+            self.ready_to_stream()
             if selected is None:
-                self._own.execute(statement, bound)
-            else:
-                query = without_semicolon(relation.sql_query())
-                wrapped = f"SELECT {selected} FROM ({query}\n) AS r({aliases})"  # noqa: S608
-                with own_sql_hidden():
-                    self._own.execute(wrapped, bound)
-            return Result(self, columns, self._own.fetchmany, text=text, streaming=True)
+                return form.running(self, columns, statement, bound)
+            query = without_semicolon(relation.sql_query())
+            wrapped = f"SELECT {selected} FROM ({query}\n) AS r({aliases})"  # noqa: S608
+            with own_sql_hidden():
+                return form.running(self, columns, wrapped, bound)
+        if type_of(statement) == StatementType.SELECT:
+            self._note_write(statement)  # WITH ... INSERT, or it would not have run
         # It has run, and must not run again. What it returned is known to this private name
         # alone: RETURNING x AS "Count" and EXECUTE of a SELECT look just like a count.
         returned = relation._return_type  # noqa: SLF001
         if returned != "query_result":
             counted = relation.fetchall() if returned == "changed_rows" else []
-            return Result(self, [], _none, count=int(counted[0][0]) if counted else 0)
+            return form.counted(self, int(counted[0][0]) if counted else 0)
         if selected is not None:
             name = f"kept_{uuid.uuid4().hex}"  # a user's table of that name would be read instead
             relation = relation.query(name, f"SELECT {selected} FROM {name} AS r({aliases})")  # noqa: S608
             assert relation is not None  # noqa: S101  # only what returns no rows gives None
-        rows = relation.iter_rows()
-        first = list(islice(rows, 1))  # from here on they lie in memory and the cursor is free
-        if not first and [(c.column, c.datatype) for c in columns] == [("Success", "BOOLEAN")]:
-            return Result(self, [], _none, count=0)  # CHECKPOINT
-        rows = chain(first, rows)
-        return Result(self, columns, lambda limit: list(islice(rows, limit)), text=text)
+        shape = [(column.column, column.datatype) for column in columns]
+        if shape == [("Success", "BOOLEAN")] and not relation.fetchall():
+            return form.counted(self, 0)  # CHECKPOINT
+        return form.kept(self, columns, relation)
 
     def _note(self, statement: Statement) -> None:
-        """Remember what *statement*, which is about to run, may do to the catalog."""
+        """Remember what *statement*, which is about to run, may do to the catalog, and leave."""
         kind = type_of(statement)
+        says_so = kind in SAYS_TEMPORARY and kind != StatementType.EXPLAIN
+        if kind not in LEAVES_NOTHING and not (says_so and "temp" not in statement.query.lower()):
+            self._left = True
         if kind == StatementType.TRANSACTION:
             if begins(statement):
                 self._in_transaction = True
             else:
+                self.changes += self._wrote and commits(statement)
                 self._transaction_ended()
         elif kind not in KEEPS_CATALOG:
             self._stale = True
@@ -326,9 +343,24 @@ class Connection:
                 self._temporary = True
             self._changed = self._in_transaction
 
+    def _note_write(self, statement: Statement) -> None:
+        """Of a statement that is not proven to be a read. In a transaction it is seen when that
+        is committed, unless it does what no ROLLBACK takes back."""
+        kind = type_of(statement)
+        if kind == StatementType.TRANSACTION:
+            return
+        self._wrote = self._in_transaction
+        if not self._in_transaction or kind not in TAKEN_BACK:
+            self.changes += 1
+
     def _transaction_ended(self) -> None:
         self._stale |= self._changed
-        self._in_transaction = self._changed = self._failed = False
+        self._in_transaction = self._changed = self._failed = self._wrote = False
+
+    def ready_to_stream(self) -> None:
+        """To be called before a stream takes the cursor."""
+        if self._stale:
+            self._capture()
 
     def _capture(self) -> None:
         # A transaction sees what was committed when it began, so its own view is all of it.
@@ -367,17 +399,16 @@ class Connection:
         return sorted(self._committed(query, names) + captured, key=lambda row: row[:3])
 
     def _committed(self, query: str, names: tuple[str, ...]) -> list[Row]:
+        return self._beside(query, list(names))
+
+    def _beside(self, query: str, values: list[Any]) -> list[Row]:
         if self._sibling is None:
             self._sibling = self._root.cursor()
         with self.calling(self._sibling):
-            return self._sibling.execute(query, names).fetchall()
+            return self._sibling.execute(query, values).fetchall()
 
 
-def _none(_: int) -> list[Row]:
-    return []
-
-
-def _bindable(parameters: Parameters | None) -> Bound:
+def bindable(parameters: Parameters | None) -> Bound:
     if isinstance(parameters, Mapping):
         return dict(parameters)
     return None if parameters is None else list(parameters)

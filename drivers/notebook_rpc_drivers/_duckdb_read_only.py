@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from notebook_rpc.model import Parameters
-    from notebook_rpc_drivers._duckdb_connection import Bound, Form, R
+    from notebook_rpc_drivers._duckdb_connection import Bound, R
+    from notebook_rpc_drivers._duckdb_result import Form
 
 # On a line of its own, so that the excerpts in errors are of the query alone.
 _PLAN: Final = "EXPLAIN (FORMAT json)\n"
@@ -85,7 +86,7 @@ class ReadOnlyConnection(Connection):
 
     _reading = False  # that transaction is open
 
-    def upload(self, schema: str, table: str, stream: bytes, /) -> int:
+    def upload(self, *_: object) -> int:
         raise QueryError("read-only users upload nothing")
 
     def _run(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:

@@ -14,6 +14,7 @@ from duckdb import Statement, StatementType, token_type
 
 from notebook_rpc.errors import (
     Cancelled,
+    Conflict,
     DatabaseError,
     DatabaseUnavailable,
     NotebookError,
@@ -36,6 +37,17 @@ SAYS_TEMPORARY = {StatementType.CREATE, StatementType.CREATE_FUNC, StatementType
 SAYS_TEMPORARY |= {StatementType.DROP, StatementType.ATTACH, StatementType.DETACH}
 SAYS_TEMPORARY |= {StatementType.EXPLAIN, StatementType.VACUUM, StatementType.EXPORT}
 
+# What leaves nothing on a connection that the next one to use it could notice; of the rest, what
+# could leave a temporary object and says so is known above. EXPLAIN ANALYZE runs anything.
+LEAVES_NOTHING = {StatementType.SELECT, StatementType.INSERT, StatementType.UPDATE}
+LEAVES_NOTHING |= {StatementType.DELETE, StatementType.MERGE_INTO, StatementType.COPY}
+LEAVES_NOTHING |= {StatementType.TRANSACTION}
+
+# What a ROLLBACK takes back. Of other statements that are no reads, nobody knows.
+TAKEN_BACK = {StatementType.INSERT, StatementType.UPDATE, StatementType.DELETE}
+TAKEN_BACK |= {StatementType.MERGE_INTO, StatementType.CREATE, StatementType.CREATE_FUNC}
+TAKEN_BACK |= {StatementType.ALTER, StatementType.DROP}
+
 _NESTED = {"struct", "tuple", "list", "array", "map", "union", "variant"}
 
 # Python's datetime has no nanoseconds, and DuckDB gives a time zone only to those who have pytz.
@@ -50,6 +62,13 @@ _DISK = re.compile(
     r"TransactionContext Error: Failed to commit: Could not (?:write|read|sync|truncate|fsync)"
     r"|IO Error: .*(?:Could not (?:write|sync|truncate|fsync)|No space left)",
     re.DOTALL,
+)
+
+# Of the errors about transactions, those that another one's commit has caused. A key that is
+# taken is found at the commit only if somebody else took it meanwhile.
+_CONFLICT = re.compile(
+    r"TransactionContext Error: (?:Failed to commit: )?(?:Conflict on |Catalog write-write conflict"
+    r"|Transaction conflict: |Attempting to modify table |PRIMARY KEY or UNIQUE constraint)"
 )
 
 # Our SQL calls functions by their full names: a user's macro hides a built-in of the same name,
@@ -88,6 +107,10 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def text_of(names: list[str], types: list[Any]) -> str:
     """SQL for a row of the columns c0, c1... as JSON; *names* are distinct."""
     pairs = (
@@ -115,10 +138,12 @@ def translated(exc: Exception, before: str = "", after: str = "") -> NotebookErr
         return DatabaseUnavailable(message)
     if isinstance(exc, duckdb.OutOfMemoryException) or _DISK.match(str(exc)):
         return DatabaseError(message)
+    if _CONFLICT.match(str(exc)):
+        return Conflict(message)
     return type(from_dbapi(exc))(message)
 
 
-def _tokens(sql: str) -> list[tuple[int, bytes]]:
+def tokens(sql: str) -> list[tuple[int, bytes]]:
     """Where each token that is no comment begins, in bytes, and the first 8 bytes of its text."""
     text = memoryview(sql.encode())
     found = duckdb.tokenize(sql)  # which takes broken SQL too
@@ -154,7 +179,7 @@ def which_statement(sql: str, position: int | None) -> tuple[int, int]:
     place = -1 if position is None else len(sql[: position - 1].encode())
     number = total = 0
     ended = True
-    for at, text in _tokens(sql):
+    for at, text in tokens(sql):
         total += ended and text[:1] != b";"
         ended = text[:1] == b";"
         if at <= place:
@@ -165,7 +190,7 @@ def which_statement(sql: str, position: int | None) -> tuple[int, int]:
 def without_semicolon(sql: str) -> str:
     """*sql*, one statement, up to the semicolon that ends it; it stays in front of a comment."""
     end = None
-    for at, text in reversed(_tokens(sql)) if ";" in sql else []:
+    for at, text in reversed(tokens(sql)) if ";" in sql else []:
         if text[:1] != b";":
             break
         end = at
@@ -180,13 +205,17 @@ def type_of(statement: Statement) -> StatementType | None:
 
 
 def begins(statement: Statement) -> bool:
-    _, text = _tokens(statement.query)[0]
+    _, text = tokens(statement.query)[0]
     return text.upper().startswith((b"BEGIN", b"START"))
 
 
 def commits(statement: Statement) -> bool:
-    _, text = _tokens(statement.query)[0]
+    _, text = tokens(statement.query)[0]
     return text.upper().startswith((b"COMMIT", b"END"))
+
+
+def without_excerpt(message: str) -> str:
+    return _EXCERPT.sub("", message)
 
 
 @contextmanager
@@ -195,4 +224,4 @@ def own_sql_hidden() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as exc:
-        raise type(exc)(_EXCERPT.sub("", str(exc))) from exc
+        raise type(exc)(without_excerpt(str(exc))) from exc

@@ -17,6 +17,7 @@ not matter::
     wait after N rows              gives N rows, then waits as above
     wait on close                  one row; to close the result waits as above
     error on close MESSAGE         one row; to close the result fails
+    conflict TIMES                 fails so often for another transaction, then touches a row
     abort MESSAGE                  fails, and so has the transaction, if there is one
     leave                          breaks the connection: every later call but close fails
     select NAME, ... from TABLE    rows of orders, users or the view paid; * is all columns
@@ -37,7 +38,7 @@ import datetime
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -45,14 +46,24 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from notebook_rpc.errors import (
     Cancelled,
+    Conflict,
     DatabaseUnavailable,
     InvalidParams,
     NotebookError,
     QueryError,
 )
-from notebook_rpc.model import Column, ResultColumn, Table, Transaction, unique_names
+from notebook_rpc.model import (
+    Column,
+    ResultColumn,
+    Stability,
+    Table,
+    Transaction,
+    unique_names,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from notebook_rpc.model import Parameters
 
 Row = tuple[Any, ...]
@@ -160,9 +171,11 @@ class FakeResult:
 class FakeConnection:
     """``calls`` has every call in order, arguments behind the name: "execute rows 3"."""
 
-    def __init__(self, database: FakeDatabase) -> None:
+    def __init__(self, database: FakeDatabase, *, read_only: bool = False) -> None:
         self.calls: list[str] = []
+        self._read_only = read_only
         self.interrupts = 0
+        self.changes = 0
         self.transaction = Transaction.NONE
         self.closed = False
         self._broken = False
@@ -231,6 +244,15 @@ class FakeConnection:
         self._end_transaction(keep=False)
         return had
 
+    def stability(self, sql: str, /) -> Stability:
+        self.arrive("stability", sql)
+        return self._database.stabilities.get(sql, Stability.VOLATILE)
+
+    def reset(self) -> None:
+        self.arrive("reset")
+        self._finish()
+        self._temporary.clear()
+
     def close(self) -> None:
         self.arrive("close")
         self._finish()
@@ -245,6 +267,10 @@ class FakeConnection:
         if result is not None:
             result.close()
 
+    def _refuse_to_write(self) -> None:
+        if self._read_only:
+            raise QueryError("the database is open for reading only")
+
     def _wait(self, times: int = 1) -> None:
         self._woken = threading.Semaphore(0)  # a new one: what came too early is lost
         self._database.waiting.set()
@@ -257,7 +283,7 @@ class FakeConnection:
         return {**self._database.created, **self._temporary, **uncommitted}
 
     def _create(self, statement: str, *, temporary: bool) -> None:
-        self._database.refuse_to_write()
+        self._refuse_to_write()
         head, _, described = statement.partition("(")
         columns = [column.strip(" )").partition(" ") for column in described.split(",")]
         owner = self._temporary if temporary else self._database.created
@@ -267,6 +293,7 @@ class FakeConnection:
             self._end_transaction(keep=True)
 
     def _end_transaction(self, *, keep: bool) -> None:
+        self.changes += keep
         for owner, name, columns in self._uncommitted if keep else []:
             owner[name] = columns
         self._uncommitted = []
@@ -301,8 +328,16 @@ class FakeConnection:
                 given = [(str(name), value) for name, value in items]
                 return _Plan([(name, "") for name, _ in given], [tuple(v for _, v in given)])
             case ["count", int(n)]:
-                self._database.refuse_to_write()
+                self._refuse_to_write()
+                self.changes += 1
                 return _Plan(count=n)
+            case ["conflict", int(times)]:
+                self._database.conflicts += 1
+                if self._database.conflicts <= times:
+                    conflict = Conflict("another transaction was first")
+                    conflict.alone = True
+                    raise conflict
+                return _Plan(count=1)
             case ["error", "after", int(n), "rows", *_]:
                 return _counting(n, ["n"], at_end=lambda: _fail(said[4:]))
             case ["error", "on", "close", *_]:
@@ -393,22 +428,26 @@ class FakeDatabase:
         self.waiting = threading.Event()
         self.connections: list[FakeConnection] = []
         self.created: Tables = {}
+        self.conflicts = 0
+        self.stabilities: dict[str, Stability] = {}
         self.closed = False
         self._read_only = read_only
 
     def connect(self) -> FakeConnection:
-        self.arrive("connect")
-        connection = FakeConnection(self)
-        self.connections.append(connection)
-        return connection
+        return self._connected(read_only=self._read_only)
+
+    def connect_read_only(self) -> FakeConnection:
+        return self._connected(read_only=True)
 
     def close(self) -> None:
         self.arrive("database.close")
         self.closed = True
 
-    def refuse_to_write(self) -> None:
-        if self._read_only:
-            raise QueryError("the database is open for reading only")
+    def _connected(self, *, read_only: bool) -> FakeConnection:
+        self.arrive("connect")
+        connection = FakeConnection(self, read_only=read_only)
+        self.connections.append(connection)
+        return connection
 
     def arrive(self, call: str) -> None:
         if gate := self.gates.get(call):
@@ -418,6 +457,9 @@ class FakeDatabase:
 
 
 class _Driver:
+    def within(self, _: Sequence[Path], /) -> _Driver:
+        return self  # it knows of no files
+
     def open(self, properties: Mapping[str, str], /, *, read_only: bool = False) -> FakeDatabase:
         unknown = sorted(properties.keys() - {"fail", "database"})
         if unknown:

@@ -63,6 +63,10 @@ def test_without_tokens_everybody_may_come_in(token: str | None) -> None:
         ("chat, v2.bearer", "room=1", None),
         ("bearer.czNjcmV0", "", "s3cret"),
         ("chat ,bearer.czNjcmV0", "token=other", "s3cret"),
+        ("chat, bearer.czNjcmV0", "", "s3cret"),
+        ("Bearer.czNjcmV0,xbearer.czNjcmV0", "", None),
+        ("bearer.czNjcg", "", "s3cr"),
+        ("bearer.fn5-", "", "~~~"),
         ("bearer.czNjcmV0LW9mLWJvYj09", "", "s3cret-of-bob=="),
         ("bearer._-8", "", ""),  # base64url, but not of text
         ("bearer.czNjcm V0", "", ""),

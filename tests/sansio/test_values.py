@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from notebook_rpc.errors import QueryError
 from notebook_rpc.model import ResultColumn, unique_names
-from notebook_rpc.sansio.values import TextRows, text
+from notebook_rpc.sansio.values import JsonRows, TextRows, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -249,6 +249,116 @@ def test_what_cannot_be_written_fails_and_does_not_pass_for_the_end(
     name: str, value: object
 ) -> None:
     rows = TextRows(Given([name], [(value,), ("good",)]))
+    for _ in range(2):
+        with pytest.raises(QueryError):
+            rows.fetch(1)
+
+
+def json_of(*rows: tuple[object, ...], names: Sequence[str] = ("a",)) -> list[str]:
+    return JsonRows(Given(names, rows)).fetch(len(rows) + 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (-(2**200), str(-(2**200))),
+        (1.5, "1.5"),
+        (math.nan, "null"),
+        (-math.inf, "null"),
+        (Measured("nan"), "null"),
+        (Measured("0.5"), "0.5"),
+        (Decimal("0.10"), "0.10"),
+        (Decimal("1E+5"), "100000"),
+        (Decimal("0E-8"), "0.00000000"),
+        (Decimal("12345678901234567890123456789.0123456789"),) * 2,
+        (Decimal("sNaN"), "null"),
+        (Decimal("Infinity"), "null"),
+        ('\u00e9"\0', '"\u00e9\\"\\u0000"'),
+        (Colour("red"), '"red"'),
+        (b"\xaa", '"qg=="'),
+        (bytearray(b"ab"), '"YWI="'),
+        (memoryview(b"abcd")[::2], '"YWM="'),
+        (datetime.date(2026, 2, 28), '"2026-02-28"'),
+        (datetime.datetime(2026, 2, 28, 1, 2, 3, 4, EAST), '"2026-02-28T01:02:03.000004+05:30"'),
+        (datetime.time(1, 2, tzinfo=UTC), '"01:02:00+00:00"'),
+        (datetime.timedelta(days=1, hours=2, seconds=3.5), '"P1DT7203.5S"'),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (
+            [math.nan, Decimal("1.50"), b"\xaa", (2**70,)],
+            '[null,1.50,"qg==",[1180591620717411303424]]',
+        ),
+        ({1: None, None: True, "b": {}}, '{"1":null,"null":true,"b":{}}'),
+        (Unknown(), '"who knows"'),
+    ],
+    ids=repr,
+)
+def test_the_json_table(value: object, expected: str | Decimal) -> None:
+    assert json_of((value,)) == [f'{{"a":{expected}}}']
+
+
+def test_a_column_of_json_may_mix_types() -> None:
+    assert json_of((1,), ("x",), (None,), (Decimal("1.0"),), (b"a",)) == [
+        '{"a":1}',
+        '{"a":"x"}',
+        '{"a":null}',
+        '{"a":1.0}',
+        '{"a":"YQ=="}',
+    ]
+
+
+@given(NESTED)
+def test_typed_rows_give_every_number_back(value: object) -> None:
+    (row,) = json_of((value,))
+    assert json.loads(row, parse_float=Decimal)["a"] == value
+
+
+@given(st.lists(st.floats()))
+def test_typed_rows_give_every_finite_float_back(values: list[float]) -> None:
+    found = [json.loads(row)["a"] for row in json_of(*[(value,) for value in values])]
+    assert found == [value if math.isfinite(value) else None for value in values]
+
+
+ANYTHING = st.recursive(
+    LEAVES
+    | st.floats()
+    | st.decimals()
+    | st.binary()
+    | st.dates()
+    | st.times()
+    | st.datetimes(timezones=st.none() | st.timezones())
+    | st.timedeltas()
+    | st.uuids(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.none(), inner),
+)
+
+
+@given(ANYTHING)
+def test_typed_rows_are_json_whatever_the_value(value: object) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)  # NaN and Infinity, which Python would read
+
+    (row,) = json_of((value,))
+    json.loads(row, parse_constant=refuse)
+    assert "\n" not in row
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a", "\ud800"),
+        ("a", ["\udfff"]),
+        ("a", {"\udfff": 1}),
+        ("\ud800", 1),
+        ('"\ud800', 1),
+        ("a", 10**5000),
+        ("a", nested(5000)),
+    ],
+    ids=["half a pair", "nested", "key", "name", "odd name", "long int", "deep"],
+)
+def test_what_cannot_be_json_fails_and_does_not_pass_for_the_end(name: str, value: object) -> None:
+    rows = JsonRows(Given([name], [(value,), ("good",)]))
     for _ in range(2):
         with pytest.raises(QueryError):
             rows.fetch(1)

@@ -1,0 +1,256 @@
+"""DuckDB's rows as Arrow, and Arrow as a DuckDB table.
+
+The engine makes batches of any number of rows while its query runs; ours are small, so that the
+first comes at once, memory stays flat and nobody waits long for Python's lock. Types that readers
+of Arrow do not have, or read wrong, are cast to text before (docs/arrow.md).
+
+What it refuses: pyarrow, 170 MB that the engine's own ``to_arrow_reader`` would import.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+import nanoarrow
+from duckdb import Statement
+from nanoarrow.ipc import InputStream
+
+from notebook_rpc.errors import QueryError
+from notebook_rpc.sansio.arrow import Messages
+from notebook_rpc.sansio.arrow_check import check
+from notebook_rpc_drivers._arrow_stream import ArrowError, batches, release
+from notebook_rpc_drivers._duckdb_result import Reading
+from notebook_rpc_drivers._duckdb_sql import quoted, without_excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from duckdb import DuckDBPyRelation
+
+    from notebook_rpc.model import ResultColumn
+    from notebook_rpc_drivers._duckdb_connection import Bound, Connection
+
+_BYTES: Final = 1 << 20  # of a batch, as far as types tell
+_MOST_ROWS: Final = 16_384
+_ROWS: Final = 2048  # at most, where types do not tell; the engine's own vectors have as many
+_FEWEST_ROWS: Final = 64
+
+# Types that Arrow has, and its readers in JavaScript too, with the bytes of a value. HUGEINT is
+# a decimal of 38 digits, whose 128 bits hold the 39th as well.
+_FIXED: Final = {
+    **dict.fromkeys(("boolean", "tinyint", "utinyint", "null"), 1),
+    **dict.fromkeys(("smallint", "usmallint"), 2),
+    **dict.fromkeys(("integer", "uinteger", "float", "date"), 4),
+    **dict.fromkeys(("bigint", "ubigint", "double", "time", "time_ns"), 8),
+    **dict.fromkeys(("timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"), 8),
+    **dict.fromkeys(("timestamp with time zone", "timestamptz_ns"), 8),
+    **dict.fromkeys(("hugeint", "decimal"), 16),
+    "uuid": 40,
+}
+# The same, but the bytes are a guess: what is often long is taken for longer.
+_VARYING: Final = {"varchar": 64, "blob": 4096, "geometry": 4096}
+_NESTED: Final = {"list", "array", "struct", "tuple", "map", "union"}
+_LONG: Final = 1024  # bytes of a JSON value, or of an array of any length
+_SHORT: Final = 40  # of what is cast to text
+
+# What the engine says through a stream has lost its class. Those named here are not the fault
+# of the statement.
+_CLASSES: Final = {
+    "INTERRUPT Error": duckdb.InterruptException,
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+    "FATAL Error": duckdb.FatalException,
+    "INTERNAL Error": duckdb.InternalException,
+    "Connection Error": duckdb.ConnectionException,
+    "TransactionContext Error": duckdb.TransactionException,
+}
+
+
+class ArrowResult(Reading):
+    """Batches to come from a stream that the engine fills."""
+
+    def __init__(
+        self, connection: Connection, columns: list[ResultColumn], stream: Any, count: int = -1
+    ) -> None:
+        super().__init__(connection, columns, count, streaming=stream is not None)
+        self.schema = b""
+        self._stream = stream
+        if stream is not None:
+            schema = stream.get_schema()
+            children = [schema.child(number) for number in range(schema.n_children)]
+            names = [column.column for column in columns]  # which are distinct
+            named = schema.modify(children=dict(zip(names, children, strict=True)))
+            self._messages = Messages(named)
+            self._batches = batches(stream, named)
+            self.schema = self._messages.schema
+
+    def fetch(self) -> bytes | memoryview:
+        if self._is_over():
+            return b""
+        with self._reading():
+            batch = self._next()
+            if batch is not None:
+                return self._messages.batch(batch)
+        self._end()
+        return b""
+
+    def _next(self) -> Any:
+        try:
+            return next(self._batches, None)
+        except ArrowError as exc:
+            said = str(exc)
+            raise _CLASSES.get(said.partition(":")[0], duckdb.Error)(said) from exc
+
+    def _let_go(self) -> None:
+        _stop(self._connection, self._stream)
+
+
+class Arrow:
+    """A ``Form``."""
+
+    def __init__(self) -> None:
+        self._rows = _ROWS
+
+    def select(self, names: list[str], types: list[Any], /) -> str | None:  # noqa: ARG002
+        self._rows = rows_at_once(types)
+        casts = [cast_for_arrow(kind) for kind in types]
+        if not any(casts):
+            return None
+        return ", ".join(
+            f"c{number}::{cast}" if cast else f"c{number}" for number, cast in enumerate(casts)
+        )
+
+    def running(
+        self,
+        connection: Connection,
+        columns: list[ResultColumn],
+        query: Statement | str,
+        bound: Bound,
+        /,
+    ) -> ArrowResult:
+        text = query.query if isinstance(query, Statement) else query
+        # The public way to a stream, a relation's __arrow_c_stream__, has batches of 131072 rows.
+        submitted = connection.cursor._submit(text, bound, "stream", self._rows)  # noqa: SLF001
+        return _opened(connection, columns, submitted)
+
+    def kept(
+        self, connection: Connection, columns: list[ResultColumn], rows: DuckDBPyRelation, /
+    ) -> ArrowResult:
+        connection.ready_to_stream()
+        return _opened(connection, columns, rows._submit("stream", self._rows))  # noqa: SLF001
+
+    def counted(self, connection: Connection, count: int, /) -> ArrowResult:
+        return ArrowResult(connection, [], None, count)
+
+
+def _opened(connection: Connection, columns: list[ResultColumn], submitted: Any) -> ArrowResult:
+    stream = nanoarrow.c_array_stream(submitted.arrow_capsule())
+    try:
+        return ArrowResult(connection, columns, stream)
+    except BaseException:
+        _stop(connection, stream)
+        raise
+
+
+def _stop(connection: Connection, stream: Any) -> None:
+    connection.cursor.interrupt()  # or its release would wait for what the engine is at
+    release(stream)
+
+
+def rows_at_once(types: list[Any]) -> int:
+    """How many rows a batch should have."""
+    most = _MOST_ROWS if all(kind.id in _FIXED for kind in types) else _ROWS
+    return max(_FEWEST_ROWS, min(most, _BYTES // sum(map(_size, types))))
+
+
+def _size(kind: Any) -> int:
+    """The bytes that a value may have."""
+    name: str = kind.id
+    if name in _FIXED:
+        return _FIXED[name]
+    if name in ("list", "map", "variant") or str(kind) == "JSON":
+        return _LONG
+    if name not in _NESTED:
+        return _VARYING.get(name, _SHORT)
+    times: int = dict(kind.children)["size"] if name == "array" else 1
+    return 1 + times * sum(_size(child) for _, child in _children(kind))
+
+
+def _children(kind: Any) -> list[tuple[str, Any]]:
+    """The names and types of what *kind* is made of."""
+    if kind.id == "array":
+        return list(kind.children[:1])  # the second is its size
+    if kind.id == "union":
+        return list(kind.children[1:])  # the first is the tag
+    return list(kind.children)
+
+
+def cast_for_arrow(kind: Any) -> str | None:
+    """The type to cast *kind* to, as SQL; None if it can stay."""
+    name = kind.id
+    if name in _FIXED or name in _VARYING:
+        return None
+    if name == "variant":
+        return "JSON"
+    if name not in _NESTED:
+        return "VARCHAR"
+    children = _children(kind)
+    # The engine counts no NULLs in the columns of that type that are part of another.
+    casts = ["VARCHAR" if child.id == "null" else cast_for_arrow(child) for _, child in children]
+    if not any(casts):
+        return None
+    inner = [cast or str(child) for cast, (_, child) in zip(casts, children, strict=True)]
+    if name == "list":
+        return f"{inner[0]}[]"
+    if name == "array":
+        return f"{inner[0]}[{dict(kind.children)['size']}]"
+    if name in ("struct", "union"):
+        inner = [
+            f"{quoted(field)} {each}" for (field, _), each in zip(children, inner, strict=True)
+        ]
+    return f"{name.upper()}({', '.join(inner)})"
+
+
+class _Uploaded:
+    """What the engine scans: an Arrow IPC stream from its beginning, as often as it likes."""
+
+    def __init__(self, stream: bytes) -> None:
+        self._stream = stream
+
+    def __arrow_c_schema__(self) -> object:
+        return self._opened().get_schema().__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._opened().__arrow_c_stream__(requested_schema)
+
+    def _opened(self) -> Any:
+        # Bytes it would wrap and close by itself, and do that while an exception is on its way,
+        # which ends the process.
+        readable = io.BytesIO(self._stream)
+        return nanoarrow.c_array_stream(InputStream.from_readable(readable))
+
+
+@contextmanager
+def named(connection: Connection, stream: bytes) -> Iterator[str]:
+    """A name to read *stream* by, in SQL, and on this connection alone."""
+    check(stream)
+    uploaded = _Uploaded(stream)
+    try:
+        uploaded.__arrow_c_schema__()
+    except RuntimeError as exc:  # NanoarrowException, which is not public
+        raise QueryError(f"not an Arrow stream that can be read: {exc}") from exc
+    name = f"upload_{uuid.uuid4().hex}"
+    try:
+        with connection.calling():
+            connection.cursor.register(name, uploaded)
+        try:
+            yield name
+        finally:
+            with connection.calling(undisturbed=True):
+                connection.cursor.unregister(name)
+    except QueryError as exc:  # about SQL, and a name, that nobody wrote
+        said = without_excerpt(str(exc)).replace(f" registered as '{name}'", "")
+        raise type(exc)(said) from exc.__cause__

@@ -1,0 +1,197 @@
+"""What the results of DuckDB's statements are: rows of values, of text, or of JSON.
+
+Text and JSON are written by the engine, because Python's ``str`` is slow and, for nanoseconds,
+infinities, nested values and half the other types, wrong. Arrow is in ``_duckdb_arrow.py``.
+
+What it refuses: to read on after an error, as if the rows behind it were the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from notebook_rpc.errors import NotebookError, QueryError
+from notebook_rpc_drivers import _duckdb_json
+from notebook_rpc_drivers._duckdb_sql import own_sql_hidden, text_of, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from duckdb import DuckDBPyRelation, Statement
+
+    from notebook_rpc.model import ResultColumn
+    from notebook_rpc_drivers._duckdb_connection import Bound, Connection
+
+R_co = TypeVar("R_co", bound="Reading", covariant=True)
+Row = tuple[Any, ...]
+Read = Callable[[list[Row]], list[Any]]
+
+
+class Reading:
+    """What results have in common, whatever their rows come as: an error stays, and with the
+    end, or when it is closed, a stream gives the connection back."""
+
+    def __init__(
+        self, connection: Connection, columns: list[ResultColumn], count: int, *, streaming: bool
+    ) -> None:
+        self.columns = columns
+        self.count = count
+        self.streaming = streaming
+        self._connection = connection
+        self._closed = False
+        self._ended = not columns
+        self._failure: NotebookError | None = None
+
+    def close(self) -> None:
+        self._closed = True
+        self._release()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Wrap a read of the engine's."""
+        try:
+            with self._connection.calling(), own_sql_hidden():
+                yield
+        except NotebookError as failure:
+            self._failure = failure
+            self._connection.note_failure()
+            raise
+
+    def _is_over(self) -> bool:
+        if self._failure is not None:
+            raise self._failure  # a second try could look like the end
+        if self._closed:
+            raise QueryError("the result is closed")
+        return self._ended
+
+    def _end(self) -> None:
+        self._ended = True
+        self._release()
+
+    def _release(self) -> None:
+        if self.streaming:
+            self.streaming = False
+            self._let_go()
+            self._connection.end_stream()
+
+    def _let_go(self) -> None:
+        """Free what the engine would not free by itself. May be called again."""
+
+
+class Result(Reading):
+    """Rows to come: from the engine as they are asked for, or from what it has kept."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        columns: list[ResultColumn],
+        fetch: Callable[[int], list[Row]],
+        read: Read,
+        *,
+        count: int = -1,
+        streaming: bool = False,
+    ) -> None:
+        super().__init__(connection, columns, count, streaming=streaming)
+        self._fetch: Callable[[int], list[Row]] = fetch
+        self._read = read
+
+    def fetch(self, limit: int, /) -> list[Any]:
+        if self._is_over():
+            return []
+        with self._reading():
+            rows = self._fetch(limit)
+        if len(rows) < limit:
+            self._end()
+        return self._read(rows)
+
+    def close(self) -> None:
+        self._fetch = _none  # with it goes what the engine has kept
+        super().close()
+
+
+class Form(Protocol[R_co]):
+    """What a statement's rows shall come as. One is made for each statement."""
+
+    def select(self, names: list[str], types: list[Any], /) -> str | None:
+        """SQL for the columns c0, c1... of the query; None for them as they are."""
+        ...
+
+    def running(
+        self,
+        connection: Connection,
+        columns: list[ResultColumn],
+        query: Statement | str,
+        bound: Bound,
+        /,
+    ) -> R_co:
+        """Run *query*, and give its rows as they come."""
+        ...
+
+    def kept(
+        self, connection: Connection, columns: list[ResultColumn], rows: DuckDBPyRelation, /
+    ) -> R_co:
+        """Of a statement that has run."""
+        ...
+
+    def counted(self, connection: Connection, count: int, /) -> R_co:
+        """Of a statement that has run, and has no rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows by the number, each of them read by what ``reader`` gives for the columns."""
+
+    select: Callable[[list[str], list[Any]], str | None]
+    reader: Callable[[list[ResultColumn]], Read]
+
+    def running(
+        self,
+        connection: Connection,
+        columns: list[ResultColumn],
+        query: Statement | str,
+        bound: Bound,
+        /,
+    ) -> Result:
+        cursor = connection.cursor
+        cursor.execute(query, bound)
+        return Result(connection, columns, cursor.fetchmany, self.reader(columns), streaming=True)
+
+    def kept(
+        self, connection: Connection, columns: list[ResultColumn], rows: DuckDBPyRelation, /
+    ) -> Result:
+        each = rows.iter_rows()
+        first = list(islice(each, 1))  # from here on they lie in memory and the cursor is free
+        each = chain(first, each)
+        fetch = lambda limit: list(islice(each, limit))  # noqa: E731
+        return Result(connection, columns, fetch, self.reader(columns))
+
+    def counted(self, connection: Connection, count: int, /) -> Result:
+        return Result(connection, [], _none, _as_they_are, count=count)
+
+
+def _none(_: int) -> list[Row]:
+    return []
+
+
+def _as_they_are(rows: list[Row]) -> list[Row]:
+    return rows
+
+
+def _lines(rows: list[Row]) -> list[str]:
+    return [line for (line,) in rows]
+
+
+def _json_reader(columns: list[ResultColumn]) -> Read:
+    if any(_duckdb_json.is_suspect(column.datatype) for column in columns):
+        return lambda rows: [_duckdb_json.tidied(line) for (line,) in rows]
+    return _lines
+
+
+VALUES: Final = Rows(lambda _, types: values_of(types), lambda _: _as_they_are)
+TEXT: Final = Rows(text_of, lambda _: _lines)
+JSON: Final = Rows(_duckdb_json.json_of, _json_reader)
