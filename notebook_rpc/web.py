@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from urllib.parse import parse_qs
 
 from notebook_rpc.sansio import routing
 from notebook_rpc.sansio.tokens import ANYBODY, User
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, values as they were sent, in order."""
@@ -44,6 +45,10 @@ class Request:
             return values[0].decode("latin-1")
         return b", ".join(values).decode("latin-1") if values else None
 
+    def argument(self, name: str) -> str | None:
+        """The value of an argument in the query, the last one of several."""
+        return parse_qs(self.query, keep_blank_values=True).get(name, [None])[-1]
+
 
 Send: TypeAlias = Callable[[bytes], Awaitable[None]]
 """Passes a piece of a body on; returns once the peer is ready for more."""
@@ -51,6 +56,10 @@ Send: TypeAlias = Callable[[bytes], Awaitable[None]]
 Stream: TypeAlias = Callable[[Send], Awaitable[None]]
 """Writes a body of unknown length. It runs in the connection's own task and is cancelled
 with it; if it raises, the client sees a body that was cut off, never one that looks whole."""
+
+
+class BrokenOff(Exception):
+    """A stream cannot go on, and not for a bug; the message is for the log."""
 
 
 class WebSocket(Protocol):
@@ -72,10 +81,16 @@ class WebSocket(Protocol):
         """
         ...
 
-    def sending(self) -> AbstractAsyncContextManager[SendPieces]:
-        """A binary message of unknown length, sent in fragments as its pieces come. Whatever
+    def sending(self, *, text: bool = False) -> AbstractAsyncContextManager[SendPieces]:
+        """A message of unknown length, binary or *text*, sent in fragments as its pieces come.
+        A text's pieces are UTF-8 together; one may end inside a character. Whatever
         else is to be sent waits for the end of the block; if that is an exception, the
         connection is cut, so that nobody takes the message for whole."""
+        ...
+
+    def working(self) -> AbstractContextManager[None]:
+        """The work on a message that was received, for those who receive the next one meanwhile.
+        A server that stops closes the socket, with 1001, when nothing is worked on any more."""
         ...
 
     def post(self, message: str | bytes) -> None:
@@ -100,14 +115,16 @@ class Response:
     """An answer. A sequence of pieces is sent as it is, without being joined first.
 
     Content-Length, Transfer-Encoding and Date are the transport's to set. ``done`` is called
-    when the body is needed no more, sent or not. ``conversation``, with status 101, answers
-    a request of the method WEBSOCKET, and begins when the socket is open.
+    when the body is needed no more, sent or not; ``resources`` are then left, in the task of the
+    handler, which has entered them. ``conversation``, with status 101, answers a request of the
+    method WEBSOCKET, and begins when the socket is open.
     """
 
     status: int = 200
     headers: Headers = ()
     body: bytes | Sequence[bytes] | Stream = b""
     done: Callable[[], None] | None = None
+    resources: AbstractAsyncContextManager[object] | None = None
     conversation: Conversation | None = None
 
 

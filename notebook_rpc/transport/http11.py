@@ -4,8 +4,8 @@ A request gets exactly one answer, in order. A client that breaks the protocol o
 gets one 4xx (or 501) with an empty body, and the connection is closed. A client that goes
 away while its handler runs, or half-closes, cancels the handler.
 
-Refuses to know: sockets (``listener.py``), routes and rights (the ``App``), tunnels and
-upgrades, keep-alive for HTTP/1.0.
+Refuses to know: sockets (``listener.py``), routes and rights (the ``App``), what happens on a
+WebSocket (``websocket.py``), tunnels and other upgrades, keep-alive for HTTP/1.0.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ import trio
 
 from notebook_rpc.transport.inbox import Inbox
 from notebook_rpc.transport.requests import BLANK_LINE, ChunkedBody, Head, Refused, parse_head
-from notebook_rpc.transport.responses import PIECE, HeadWriter, pieces, wants_close
-from notebook_rpc.web import Response
+from notebook_rpc.transport.responses import (
+    PIECE,
+    HeadWriter,
+    check_kind,
+    pieces,
+    wants_close,
+)
+from notebook_rpc.transport.websocket import End, Socket, opening
+from notebook_rpc.web import BrokenOff, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from notebook_rpc.web import Handler, Request, Stream
+    from notebook_rpc.web import Conversation, Handler, Request, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +56,11 @@ class Limits:
     body_seconds: float = 20  # a whole body, and ...
     body_rate: float = 500  # ... a second more for every so many bytes received; over it 408
     send_seconds: float = 60  # to take at most PIECE bytes of an answer; over it cut off
-    linger_seconds: float = 5  # to read a refusal and stop sending
+    linger_seconds: float = 5  # to read a refusal, or a farewell, and stop sending
     linger_bytes: int = 64 * 1024 * 1024  # sent meanwhile, and thrown away
+    message_bytes: int = 64 * 1024 * 1024  # a message on a WebSocket; over it closed with 1009
+    backlog_bytes: int = 4 * 1024 * 1024  # posted on a WebSocket and not yet taken; over it 1008
+    ping_seconds: float = 30  # between two pings; after two in vain cut off
     connections: int = 4096  # at once, on all listeners together; over it 503
 
 
@@ -83,7 +93,11 @@ class SupportsAbort(Protocol):
 class Phase(enum.Enum):
     """What a connection is doing, which is also what a deadline that passes means."""
 
-    IDLE, HEAD, BODY, ANSWERING, SENDING, DISCARDING = range(6)
+    IDLE, HEAD, BODY, ANSWERING, SENDING, DISCARDING, CONVERSING = range(7)
+
+
+AFTER = {End.DONE: Phase.IDLE, End.DISCARD: Phase.DISCARDING, End.CUT: Phase.SENDING}
+"""What remains to be done when a WebSocket has ended: nothing, lingering, or cutting it off."""
 
 
 class Connection:
@@ -98,6 +112,7 @@ class Connection:
         "_phase",
         "_scope",
         "_send_now",
+        "_socket",
         "_stream",
     )
     _inbox: Inbox
@@ -112,15 +127,18 @@ class Connection:
         self._heads = heads
         self._phase = Phase.IDLE
         self._draining = False
+        self._socket: Socket | None = None
         # One scope for all that may be cut short: its deadline moves from phase to phase,
         # as whatever ends a phase ends the connection. A scope each would cost 7 us each.
         self._scope = trio.CancelScope()
 
     def drain(self) -> None:
-        """End soon: at once if idle, else after the answer to the present request."""
+        """End soon: at once if idle, else after the answer to the present request or message."""
         self._draining = True
         if self._phase is Phase.IDLE:
             self._scope.cancel()
+        elif self._socket is not None:
+            self._socket.drain()
 
     async def serve(self) -> None:
         """Serve until either side has had enough; the stream is closed afterwards."""
@@ -142,13 +160,14 @@ class Connection:
                 while await self._exchange():
                     self._phase = Phase.IDLE
             except Refused as exc:
-                refused = exc
+                # Another one: the stack of this one holds on to what was read of a body.
+                refused = Refused(exc.status, exc.headers)
         if self._scope.cancelled_caught and self._phase in (Phase.HEAD, Phase.BODY):
             refused = Refused(408)
         if refused is not None:
             self._phase = Phase.DISCARDING
             with trio.move_on_after(self._limits.send_seconds):
-                await self._stream.send_all(self._refusal(refused.status))
+                await self._stream.send_all(self._refusal(refused))
         if self._phase is Phase.DISCARDING or (
             self._inbox.buffer and self._phase is not Phase.SENDING
         ):
@@ -169,7 +188,12 @@ class Connection:
         self._phase = Phase.ANSWERING
         response = await self._inbox.attend(self._handle(handler, request))
         try:
-            return await self._respond(head, response)
+            if response.conversation is not None:
+                return await self._converse(request, response, response.conversation)
+            if response.resources is None:
+                return await self._respond(head, response)
+            async with response.resources:
+                return await self._respond(head, response)
         finally:
             if response.done is not None:
                 response.done()
@@ -263,6 +287,7 @@ class Connection:
         try:
             admitted = self._app.admit(request)
             if isinstance(admitted, Response):
+                check_kind(admitted, request.method)
                 self._heads.opening(admitted.status, admitted.headers)
         except Exception:  # the top of a request: whatever it is, this request alone fails
             logger.exception("admitting %s %r failed", request.method, request.path)
@@ -270,14 +295,16 @@ class Connection:
         return admitted
 
     async def _handle(self, handler: Handler, request: Request) -> Response:
-        done: Callable[[], None] | None = None
+        response: Response | None = None
         try:
             response = await handler(request)
-            done = response.done
+            check_kind(response, request.method)
             self._heads.opening(response.status, response.headers)
         except Exception:  # as above
             logger.exception("the handler of %s %r failed", request.method, request.path)
-            return Response(500, done=done)
+            if response is None:
+                return Response(500)
+            return Response(500, done=response.done, resources=response.resources)
         return response
 
     async def _refuse(self, head: Head, response: Response) -> bool:
@@ -327,6 +354,22 @@ class Connection:
         self._phase = Phase.IDLE
         return not close
 
+    async def _converse(
+        self, request: Request, response: Response, conversation: Conversation
+    ) -> bool:
+        """Make a WebSocket of the connection, for the rest of its life."""
+        lines, compressed = opening(request)
+        self._phase = Phase.SENDING
+        await self._send(self._heads.write(response.status, response.headers, lines))
+        self._phase = Phase.CONVERSING
+        self._scope.deadline = math.inf
+        self._socket = Socket(self._stream, self._inbox, self._limits, compressed=compressed)
+        if self._draining:
+            self._socket.drain()
+        end = await self._socket.run(conversation)
+        self._phase = AFTER[end]
+        return False
+
     async def _stream_out(self, head: Head, opening: bytes, body: Stream) -> bool:
         """Send a body that is written as it goes. False: it broke off."""
 
@@ -347,6 +390,9 @@ class Connection:
         async def write_out() -> bool:
             try:
                 await body(send)
+            except BrokenOff as exc:
+                logger.warning("the body of %s %r broke off: %s", head.method, head.path, exc)
+                return False
             except Exception:  # as above
                 logger.exception("the body of %s %r broke off", head.method, head.path)
                 return False
@@ -378,8 +424,9 @@ class Connection:
 
     # Ending
 
-    def _refusal(self, status: int) -> bytes:
-        return self._heads.write(status, (), b"connection: close\r\ncontent-length: 0\r\n")
+    def _refusal(self, refused: Refused) -> bytes:
+        framing = b"connection: close\r\ncontent-length: 0\r\n"
+        return self._heads.write(refused.status, refused.headers, framing)
 
     async def _linger(self) -> None:
         """Stop sending, then read on for a while. A socket closed with bytes unread is

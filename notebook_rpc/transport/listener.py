@@ -15,6 +15,7 @@ import socket
 import stat
 import struct
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,13 +26,15 @@ from notebook_rpc.transport.tls import TlsStream, secured
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 1024  # connections the kernel holds for us; it lowers this to its own limit
 RECEIVE = 64 * 1024  # bytes
+MAX_GATHERED = 1024  # pieces sent at once; the kernel's own limit (IOV_MAX) where it has one
+LOCK_SECONDS = 10  # a server that starts holds the lock for one at most
 TURNED_AWAY = 64  # connections over the limit that may wait for their 503 to be read
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -42,10 +45,11 @@ BUSY = (
 class SocketStream(trio.abc.HalfCloseableStream):
     """A connected socket. Unlike Trio's own it asks the kernel once where once is enough.
 
-    ``send_now`` is no checkpoint; ``receive_some`` always is one.
+    ``send_now`` is no checkpoint; ``receive_some`` always is one. ``sent`` is how many bytes
+    were sent so far.
     """
 
-    __slots__ = ("_sent_eof", "_socket")
+    __slots__ = ("_sent_eof", "_socket", "sent")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -53,16 +57,35 @@ class SocketStream(trio.abc.HalfCloseableStream):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._sent_eof = False
+        self.sent = 0
 
     def send_now(self, data: bytes | memoryview) -> int:
         if self._sent_eof:
             raise trio.ClosedResourceError("the end was already sent")
         try:
-            return self._socket.send(data)
+            count = self._socket.send(data)
         except BlockingIOError:
             return 0
         except OSError as exc:
             raise self._broken() from exc
+        self.sent += count
+        return count
+
+    def gather_now(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """Send of *pieces*, without joining them, what goes at once; the number of bytes."""
+        if self._sent_eof:
+            raise trio.ClosedResourceError("the end was already sent")
+        try:
+            if len(pieces) == 1 or not hasattr(self._socket, "sendmsg"):  # Windows has none
+                count = self._socket.send(pieces[0])
+            else:
+                count = self._socket.sendmsg(pieces[:MAX_GATHERED])
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._broken() from exc
+        self.sent += count
+        return count
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self._check_open()
@@ -157,6 +180,8 @@ class Listener:
         self._tls = tls
         self._heads = HeadWriter(wall_clock)
         self._accepting = trio.CancelScope()
+        self._streams: set[SocketStream] = set()  # those that are being served
+        self._sent = 0  # by those that were
         self._served = 0
         self._connections: set[Connection] = set()  # those past their handshake
         self._handshakes: set[trio.CancelScope] = set()
@@ -167,6 +192,11 @@ class Listener:
     def connections(self) -> int:
         """How many are being served."""
         return self._served
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent by all connections, open and closed; what TLS adds is among them."""
+        return self._sent + sum(stream.sent for stream in self._streams)
 
     async def serve(
         self,
@@ -237,6 +267,7 @@ class Listener:
             stream.abort()
 
     async def _serve(self, accepted: SocketStream) -> None:
+        self._streams.add(accepted)
         try:
             stream = accepted if self._tls is None else await self._secured(accepted, self._tls)
             if stream is not None:
@@ -245,6 +276,8 @@ class Listener:
             logger.exception("a connection failed")
         finally:
             self._served -= 1
+            self._streams.discard(accepted)
+            self._sent += accepted.sent
             self._gone.set()
             self._gone = trio.Event()
 
@@ -367,13 +400,14 @@ def open_unix(path: Path) -> socket.socket:
     # Under another name until its mode is right: nobody connects before.
     fresh = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        if _is_listened_on(path):
-            raise OSError(errno.EADDRINUSE, f"cannot listen on {path}: somebody does already")
-        fresh.unlink(missing_ok=True)
-        sock.bind(str(fresh))
-        fresh.chmod(0o600)
-        sock.listen(BACKLOG)
-        fresh.rename(path)
+        with locked(path.parent):
+            if _is_listened_on(path):
+                raise OSError(errno.EADDRINUSE, f"cannot listen on {path}: somebody does already")
+            fresh.unlink(missing_ok=True)
+            sock.bind(str(fresh))
+            fresh.chmod(0o600)
+            sock.listen(BACKLOG)
+            fresh.rename(path)
     except (OSError, ValueError) as exc:  # the latter of names that are none
         sock.close()
         fresh.unlink(missing_ok=True)
@@ -383,6 +417,38 @@ def open_unix(path: Path) -> socket.socket:
             reason = f"cannot listen on {path}: {reason}"
         raise OSError(number, reason) from exc
     return sock
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other servers from putting their sockets into *folder*, or removing them, meanwhile.
+
+    Of two that start at once, each would find that nobody listens, and replace the other's. The
+    folder itself is locked, which leaves no file behind.
+
+    Raises:
+        OSError: it is not there, or somebody holds the lock for very long.
+    """
+    import fcntl  # noqa: PLC0415  # POSIX only, as Unix sockets are to Python
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)  # nothing is served yet, or no more
+            except OSError as exc:  # NFS, for one, locks no folders
+                logger.debug("cannot lock %s: %s", folder, exc)
+                break
+            else:
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_listened_on(path: Path) -> bool:

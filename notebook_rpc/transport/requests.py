@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import h11
 
-from notebook_rpc.web import Request
+from notebook_rpc.web import WEBSOCKET, Request
 
 if TYPE_CHECKING:
     from notebook_rpc.web import Headers
@@ -27,18 +27,25 @@ _AUTHORITY = re.compile(
 )
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # RFC 6455, 4.2.1: 16 bytes in base64
+_SPEAK_13: Final[Headers] = (
+    *((b"upgrade", b"websocket"), (b"connection", b"upgrade")),
+    (b"sec-websocket-version", b"13"),
+)
 
 
 class Refused(Exception):
     """The client broke the protocol or a limit: one answer with *status*, then a close."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, headers: Headers = ()) -> None:
         super().__init__(status)
         self.status = status
+        self.headers = headers
 
 
 class Head(NamedTuple):  # made for every request, in a third of a frozen dataclass's time
-    """Everything one request's head says. ``length`` is None for a chunked body."""
+    """Everything one request's head says. ``length`` is None for a chunked body; ``method`` is
+    ``WEBSOCKET`` for a GET that asks for one."""
 
     method: str
     path: str
@@ -57,7 +64,7 @@ def parse_head(raw: bytes) -> Head:
     """Read the bytes of exactly one head, blank line included.
 
     Raises:
-        Refused: with 400, 431 or 501.
+        Refused: with 400, 426, 431 or 501.
     """
     if raw.count(b"\n") > MAX_LINES:
         raise Refused(431)
@@ -79,6 +86,7 @@ def _understand(event: h11.Request, raw: bytes) -> Head:
     length: int | None = 0
     host = chunked = None
     connection: list[bytes] = []
+    upgrade = b""
     expects_continue = False
     headers = tuple([(name.lower(), value) for name, value in event.headers.raw_items()])
     for name, value in headers:
@@ -92,6 +100,8 @@ def _understand(event: h11.Request, raw: bytes) -> Head:
             chunked = value
         elif name == b"connection":
             connection += [token.strip() for token in value.lower().split(b",")]
+        elif name == b"upgrade":
+            upgrade += b"," + value.lower()
         elif name == b"expect":
             expects_continue = not http10 and value.lower() == b"100-continue"
     if chunked is not None:
@@ -101,15 +111,35 @@ def _understand(event: h11.Request, raw: bytes) -> Head:
             raise Refused(400)
         length = None
     method = event.method.decode("ascii")
+    if method == WEBSOCKET:  # our own word for what is a GET on the wire
+        raise Refused(501)
     authority, path, query = read_target(method, event.target)
     if authority is not None:  # RFC 9112, 3.2.2: it replaces the Host header
         host = authority
         headers = ((b"host", host), *(item for item in headers if item[0] != b"host"))
     if host is not None and not _AUTHORITY.fullmatch(host):
         raise Refused(400)
+    # RFC 9110, 7.8: other upgrades, and all in HTTP/1.0, are ignored.
+    if upgrade and not http10 and b"websocket" in map(bytes.strip, upgrade.split(b",")):
+        if method != "GET" or b"upgrade" not in connection or length != 0:
+            raise Refused(400)
+        _check_websocket(headers)
+        method = WEBSOCKET
     # HTTP/1.0 always closes: keep-alive was never part of it, and only `ab` would notice.
     keep_alive = not http10 and b"close" not in connection
     return Head(method, path, query, headers, length, http10, keep_alive, expects_continue)
+
+
+def _check_websocket(headers: Headers) -> None:
+    """Raises ``Refused`` if what asks for a WebSocket does it wrongly (RFC 6455, 4.2 and 4.4)."""
+    versions = [value for name, value in headers if name == b"sec-websocket-version"]
+    keys = [value for name, value in headers if name == b"sec-websocket-key"]
+    if len(versions) != 1 or not versions[0].isdigit():
+        raise Refused(400)
+    if versions != [b"13"]:
+        raise Refused(426, _SPEAK_13)
+    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+        raise Refused(400)
 
 
 def _has_one_length(raw: bytes) -> bool:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, cast
 
 import h11
 
+from notebook_rpc.web import WEBSOCKET
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from notebook_rpc.web import Headers, Response
 
+SWITCHING_PROTOCOLS = 101
 PIECE = 256 * 1024  # bytes passed to a stream at once; larger gains nothing and holds more
 
 
@@ -29,6 +32,9 @@ class HeadWriter:
 
     MAX_REMEMBERED = 256
     OURS = frozenset({b"content-length", b"transfer-encoding", b"date"})
+    OPENING = frozenset(
+        {b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-extensions"}
+    )
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
@@ -55,8 +61,11 @@ class HeadWriter:
         return opening
 
     def _render(self, status: int, headers: Headers) -> bytes:
-        valid = h11.Response(status_code=status, headers=list(headers)).headers
-        if clash := self.OURS.intersection(name for name, _ in valid):
+        opens = status == SWITCHING_PROTOCOLS
+        kind = h11.InformationalResponse if opens else h11.Response
+        valid = kind(status_code=status, headers=list(headers)).headers
+        ours = self.OURS | self.OPENING if opens else self.OURS
+        if clash := ours.intersection(name for name, _ in valid):
             raise ValueError(f"a handler must not set {clash}")
         phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else ""
         lines = [b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode("ascii"))]
@@ -69,6 +78,13 @@ class HeadWriter:
             self._second = second
             self._date = b"date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
         return self._date
+
+
+def check_kind(response: Response, method: str) -> None:
+    """Raises ``ValueError`` if *response* opens a WebSocket by half, or one nobody asked for."""
+    opens = response.status == SWITCHING_PROTOCOLS
+    if opens != (response.conversation is not None) or (opens and method != WEBSOCKET):
+        raise ValueError("101 and a conversation answer a request for a WebSocket, together")
 
 
 def wants_close(response: Response) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FUZZ = Path(__file__).parent.parent.parent / "fuzz"
@@ -41,12 +41,14 @@ def test_seeds_and_corpus(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
+@settings(deadline=None)  # the machine may be busy with something else
 @given(data=st.binary(max_size=300))
 def test_any_bytes(name: str, data: bytes) -> None:
     load(name).target(data)
 
 
 @pytest.mark.parametrize("name", TARGETS)
+@settings(deadline=None)
 @given(entropy=st.integers(0, 2**64))
 def test_mutated_seeds(name: str, entropy: int) -> None:
     chance = random.Random(entropy)  # noqa: S311  # nothing secret

@@ -7,6 +7,8 @@ import logging
 import os
 import select
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -89,6 +91,18 @@ async def test_a_client_is_answered_and_its_connection_kept() -> None:
         assert listener.connections == 1
         await client.aclose()
         await until(lambda: listener.connections == 0)
+
+
+async def test_bytes_are_counted_while_a_connection_is_open_and_once_it_is_closed() -> None:
+    async with serving() as (listener, connect):
+        received = 0
+        for _ in range(2):
+            async with await connect() as client:
+                await client.send_all(GET)
+                received += len(await client.receive_some())
+                assert listener.sent == received
+            await until(lambda: listener.connections == 0)
+            assert listener.sent == received
 
 
 async def test_200_idle_connections_are_in_nobodys_way() -> None:
@@ -443,6 +457,30 @@ async def test_a_server_that_is_too_busy_to_accept_keeps_its_unix_socket(tmp_pat
         with trio.fail_after(5), pytest.raises(OSError, match=f"cannot listen on {path}: "):
             await trio.to_thread.run_sync(open_unix, path, abandon_on_cancel=True)
     assert path.stat().st_ino == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
+def test_of_servers_that_start_at_once_one_has_the_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    together = threading.Barrier(4)
+
+    def start(_: int) -> socket.socket | None:
+        together.wait()
+        try:
+            return open_unix(path)
+        except OSError as exc:
+            assert exc.errno == errno.EADDRINUSE  # noqa: PT017  # several threads' errors
+            return None
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(50):  # each after a server that has left its socket behind
+            won = [sock for sock in threads.map(start, range(4)) if sock is not None]
+            assert len(won) == 1
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                won[0].accept()[0].close()
+            won[0].close()
+    assert [each.name for each in tmp_path.iterdir()] == ["socket"]
 
 
 @pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells")

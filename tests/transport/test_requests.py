@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notebook_rpc.transport.requests import ChunkedBody, Head, Refused, parse_head
+from notebook_rpc.web import WEBSOCKET
 
 
 def parse(*lines: str, host: str = "Host: h") -> Head:
@@ -149,6 +150,79 @@ def refusal(*lines: str) -> int:
     with pytest.raises(Refused) as caught:
         parse(*lines)
     return caught.value.status
+
+
+# WebSockets
+
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+VERSION = "Sec-WebSocket-Version: 13"
+ASKED = ["Upgrade: websocket", "Connection: Upgrade", KEY, VERSION]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ASKED,
+        ["Upgrade: h2c, WebSocket", "Connection: keep-alive, UPGRADE", KEY, VERSION],
+        [
+            "Upgrade: h2c",
+            "Upgrade: websocket",
+            "Connection: a",
+            "Connection: upgrade",
+            KEY,
+            VERSION,
+        ],
+        [*ASKED, "Content-Length: 0"],
+    ],
+)
+def test_a_get_may_ask_for_a_websocket(lines: list[str]) -> None:
+    head = parse("GET /a?b HTTP/1.1", *lines)
+    assert (head.method, head.path, head.query) == (WEBSOCKET, "/a", "b")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAA"],
+        ["Upgrade: websockets", "Connection: Upgrade"],
+        ["Connection: Upgrade", KEY, VERSION],
+        [KEY, VERSION],
+    ],
+)
+def test_other_upgrades_are_ignored(lines: list[str]) -> None:
+    assert parse("GET / HTTP/1.1", *lines).method == "GET"
+
+
+def test_so_is_every_upgrade_in_http_1_0() -> None:
+    assert parse("GET / HTTP/1.0", *ASKED).method == "GET"
+
+
+@pytest.mark.parametrize(
+    ("method", "lines", "status"),
+    [
+        pytest.param("POST", ASKED, 400, id="another method"),
+        pytest.param("GET", ["Upgrade: websocket", KEY, VERSION], 400, id="no Connection"),
+        pytest.param("GET", [*ASKED[:2], VERSION], 400, id="no key"),
+        pytest.param("GET", [*ASKED, KEY], 400, id="two keys"),
+        pytest.param("GET", [*ASKED[:3], KEY[:-1] + "x", VERSION], 400, id="no base64"),
+        pytest.param("GET", [*ASKED[:2], KEY[:-4] + "==", VERSION], 400, id="a short key"),
+        pytest.param("GET", [*ASKED[:2], KEY + "====", VERSION], 400, id="a long key"),
+        pytest.param("GET", ASKED[:3], 400, id="no version"),
+        pytest.param("GET", [*ASKED, VERSION], 400, id="two versions"),
+        pytest.param("GET", [*ASKED[:3], "Sec-WebSocket-Version: x"], 400, id="an odd version"),
+        pytest.param("GET", [*ASKED[:3], "Sec-WebSocket-Version: 8"], 426, id="an old version"),
+        pytest.param("GET", [*ASKED[:2], "Sec-WebSocket-Version: 14"], 426, id="a new one"),
+        pytest.param("GET", [*ASKED, "Content-Length: 1"], 400, id="a body"),
+        pytest.param("GET", [*ASKED, "Transfer-Encoding: chunked"], 400, id="a chunked body"),
+    ],
+)
+def test_who_asks_wrongly_is_refused(method: str, lines: list[str], status: int) -> None:
+    assert refusal(f"{method} / HTTP/1.1", *lines) == status
+
+
+def test_our_own_word_for_it_cannot_be_sent() -> None:
+    assert refusal(f"{WEBSOCKET} / HTTP/1.1") == 501
+    assert refusal(f"{WEBSOCKET} / HTTP/1.1", *ASKED) == 501
 
 
 # Chunked bodies
