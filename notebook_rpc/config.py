@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ENV_PREFIX: Final = "NOTEBOOK_RPC_"
 HIDDEN: Final = '"..."'
+LEAST_DEPTH: Final = 4  # a batch of calls with parameters has three levels
+MOST_DEPTH: Final = 500  # any Python's recursion limit is farther
 _UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "": 1}
 
 
@@ -48,6 +50,13 @@ def _positive(value: str) -> int:
     number = _number(value)
     if number == 0:
         raise ValueError("must be at least 1")
+    return number
+
+
+def _depth(value: str) -> int:
+    number = _positive(value)
+    if not LEAST_DEPTH <= number <= MOST_DEPTH:
+        raise ValueError(f"must be from {LEAST_DEPTH} to {MOST_DEPTH}")
     return number
 
 
@@ -100,6 +109,18 @@ def _token(value: str) -> str:
     return value
 
 
+def _namespace(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must be a name")
+    return value.strip()
+
+
+def _extension(value: str) -> str:
+    if not re.fullmatch(r"\w+(@\S+)?", value, re.ASCII):
+        raise ValueError("must be NAME or NAME@REPOSITORY")
+    return value
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in choices:
@@ -116,8 +137,13 @@ def _setting(
     explanation: str,
     *,
     secret: bool = False,
+    commas: bool = False,
+    alias: str = "",
 ) -> Any:  # as dataclasses.field itself, so that the fields below keep their own types
+    """*commas*: a value may be several, with commas between them, or an empty one. *alias*: the
+    flag's name in sqlrooms-server."""
     metadata = {"parse": parse, "metavar": metavar, "help": explanation, "secret": secret}
+    metadata |= {"commas": commas, "alias": alias}
     return field(default=default, metadata=metadata)
 
 
@@ -131,6 +157,7 @@ class Settings:
         "URL",
         "the database: a file or a URL such as duckdb:///sales.duckdb",
         secret=True,
+        alias="--db-path",
     )
     host: str = _setting("127.0.0.1", _text, "HOST", "address to listen on")
     port: int = _setting(1995, _port, "PORT", "port to listen on; 0 for any")
@@ -155,11 +182,18 @@ class Settings:
     read_only: bool = _setting(
         False, _boolean, "", "let nobody change a database; the engine sees to it"
     )
+    allowed_paths: tuple[str, ...] = _setting(
+        (),
+        _text,
+        "FOLDER",
+        "a folder in which SQL may reach files, and nowhere else; '' for no files",
+        commas=True,
+    )
     insecure: bool = _setting(
         False, _boolean, "", "listen on other than loopback without tokens or without TLS"
     )
     bearer_token: tuple[str, ...] = _setting(
-        (), _token, "TOKEN", "a token that requests must have", secret=True
+        (), _token, "TOKEN", "a token that requests must have", secret=True, alias="--auth-token"
     )
     bearer_token_file: str = _setting(
         "", _text, "FILE", "file of tokens that requests must have, a line each"
@@ -170,6 +204,22 @@ class Settings:
     cors_origin: tuple[str, ...] = _setting(
         (), _text, "ORIGIN", "a web origin whose pages may use the server, besides loopback ones"
     )
+    extensions: tuple[str, ...] = _setting(
+        (),
+        _extension,
+        "NAME",
+        "an extension for DuckDB to load, as httpfs or h3@community; installed if it is not yet",
+        commas=True,
+    )
+    sync: bool = _setting(
+        False, _boolean, "", "share documents on WebSockets, and keep them in the database"
+    )
+    meta_db: str = _setting(
+        "", _text, "FILE", "a DuckDB file to keep them in instead; it is attached"
+    )
+    meta_namespace: str = _setting(
+        "__sqlrooms", _namespace, "NAME", "the schema they are kept in, or the name of that file"
+    )
     stack_traces: bool = _setting(False, _boolean, "", "put stack traces into errors")
     log_level: str = _setting(
         "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "least level to log"
@@ -179,6 +229,15 @@ class Settings:
     grace: float = _setting(30.0, _seconds, "SECONDS", "time for running calls when stopping")
     max_threads: int = _setting(64, _positive, "N", "database calls that may run at a time")
     max_sessions: int = _setting(100, _positive, "N", "sessions besides the default one")
+    max_pool: int = _setting(
+        32, _positive, "N", "connections to each database for requests without a session"
+    )
+    max_queries: int = _setting(
+        256, _positive, "N", "queries of one WebSocket that may be under way"
+    )
+    max_queue: int = _setting(
+        1000, _positive, "N", "calls that may wait for one session, or for a thread"
+    )
     max_connections: int = _setting(4096, _positive, "N", "connections at a time")
     max_header: int = _setting(64 * 1024, _size, "SIZE", "size of a request's head")
     max_body: int = _setting(64 * 1024 * 1024, _size, "SIZE", "size of a request's body")
@@ -187,6 +246,15 @@ class Settings:
         256 * 1024 * 1024, _size, "SIZE", "size of all pages together that wait for slow readers"
     )
     max_batch: int = _setting(1000, _positive, "N", "requests in a JSON-RPC batch")
+    max_depth: int = _setting(
+        128, _depth, "N", "arrays and objects inside each other in a JSON-RPC message"
+    )
+    max_message: int = _setting(
+        64 * 1024 * 1024, _size, "SIZE", "size of a message that comes in on a WebSocket"
+    )
+    max_backlog: int = _setting(
+        4 * 1024 * 1024, _size, "SIZE", "size of unasked-for messages that wait for a WebSocket"
+    )
     session_timeout: float = _setting(
         1800.0, _seconds, "SECONDS", "time until a session that nobody uses ends"
     )
@@ -194,8 +262,33 @@ class Settings:
         0.0, _seconds_or_0, "SECONDS", "time a call may take in the database; 0 for any"
     )
     header_timeout: float = _setting(30.0, _seconds, "SECONDS", "time for a request's head")
+    body_timeout: float = _setting(
+        20.0, _seconds, "SECONDS", "time for a request's body, and more for what has come"
+    )
+    body_rate: int = _setting(500, _positive, "N", "bytes of a body that give it a second more")
     idle_timeout: float = _setting(300.0, _seconds, "SECONDS", "time without a request")
     send_timeout: float = _setting(60.0, _seconds, "SECONDS", "time without progress in sending")
+    ping_interval: float = _setting(
+        30.0,
+        _seconds,
+        "SECONDS",
+        "time between two pings on a WebSocket; after two in vain it ends",
+    )
+    cache_size: int = _setting(
+        256 * 1024 * 1024,
+        _size,
+        "SIZE",
+        "disk for results that clients ask to keep; 0 for none",
+    )
+    cache_dir: str = _setting(
+        "", _text, "FOLDER", "where they are kept, instead of the user's cache folder"
+    )
+    cache_ttl: float = _setting(
+        0.0,
+        _seconds_or_0,
+        "SECONDS",
+        "time for which to keep what others may change; 0 for not at all",
+    )
     properties: Mapping[str, str] = field(default_factory=dict)
     """Connection properties (``-P KEY VALUE``, the table ``[properties]``)."""
 
@@ -209,7 +302,11 @@ _SETTINGS: Final = {_name(each): each for each in fields(Settings) if each.name 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for every setting. Values stay text here, so that one place judges them."""
-    parser.add_argument("url", nargs="?", help=_help(_SETTINGS["url"]), metavar="URL")
+    url = _SETTINGS["url"]
+    parser.add_argument("url", nargs="?", help=_help(url), metavar="URL")
+    parser.add_argument(
+        url.metadata["alias"], dest="url_alias", help="another way to say URL", metavar="URL"
+    )
     parser.add_argument(
         "-P",
         dest="properties",
@@ -230,7 +327,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             options |= {"action": "append", "metavar": setting.metadata["metavar"]}
         else:
             options |= {"metavar": setting.metadata["metavar"]}
-        parser.add_argument(f"--{name}", **options)
+        parser.add_argument(*flags_of(name), **options)
+
+
+def flags_of(name: str) -> list[str]:
+    """What a setting may be called on the command line."""
+    alias = _SETTINGS[name].metadata["alias"]
+    return [f"--{name}", *([alias] if alias else [])]
 
 
 def _help(setting: Field[Any]) -> str:
@@ -294,13 +397,17 @@ def _given(
         if variable.startswith(ENV_PREFIX) and variable != f"{ENV_PREFIX}CONFIG":
             setting = _known(variable, variables, "there is no setting")
             texts: str | list[str] = value
-            if isinstance(setting.default, tuple):
+            if isinstance(setting.default, tuple) and not setting.metadata["commas"]:
                 texts = [text.strip() for text in value.split(",") if text.strip()]
                 if not texts and setting.metadata["secret"]:  # a variable that was not filled in
                     raise ConfigError(f"{variable} is empty; unset it if none is meant")
             given[_name(setting)] = (_parsed(setting, texts, variable), variable)
     for name, setting in _SETTINGS.items():
         value = getattr(arguments, setting.name)
+        if name == "url" and arguments.url_alias is not None:
+            if value is not None:
+                raise ConfigError(f"there is one URL, which {setting.metadata['alias']} gives too")
+            value = arguments.url_alias
         if value is not None:
             flag = name.upper() if name == "url" else f"--{name}"
             given[name] = (_parsed(setting, value, name if name == "url" else flag), flag)
@@ -361,6 +468,8 @@ def _parsed(setting: Field[Any], value: str | list[str], where: str) -> object:
     if isinstance(value, list) and not many:
         raise ConfigError(f"{where} must be one value, not a list")
     texts = value if isinstance(value, list) else [value]
+    if setting.metadata["commas"] and texts:
+        texts = [part.strip() for part in ",".join(texts).split(",")]
     try:
         values = [parse(text) for text in texts]
     except ValueError as exc:
@@ -388,7 +497,7 @@ class Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flags = [f"--{name}" for name in _SETTINGS if name != "url"]
+            flags = [flag for name in _SETTINGS for flag in flags_of(name) if flag != "--url"]
             if not unknown[0].startswith("-"):  # it may be a URL with a password
                 self.error("one argument too many: there is one URL, and --connection for others")
             flag = unknown[0].partition("=")[0]
@@ -396,6 +505,8 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
+        # A URL in the place of a command may have a password.
+        message = re.sub(r"invalid choice: .* \(", "invalid choice (", message, flags=re.DOTALL)
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -411,6 +522,11 @@ def read_url(url: str) -> tuple[str, dict[str, str]]:
     if not url:
         raise ConfigError("the database URL is empty; leave it out for a database in memory")
     if not urls.is_url(url):
+        if urls.is_doubtful(url) and not os.path.exists(url):  # noqa: PTH110  # of any name
+            raise ConfigError(
+                "the database is neither a URL, which has a ://, nor a file that is there; if a "
+                "new file is meant, put ./ before its name"
+            )
         return _file_kind(Path(url)), {"database": url}
     try:
         return urls.read(url)
@@ -419,10 +535,12 @@ def read_url(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _file_kind(path: Path) -> str:
+    """Not to be asked of a database that is open: see ``server.serve``."""
     head = b""
-    if path.is_file():  # and not a pipe, which would keep us waiting
-        with suppress(OSError), path.open("rb") as file:
-            head = file.read(16)
+    with suppress(OSError):  # also of a name that is too long
+        if path.is_file():  # and not a pipe, which would keep us waiting
+            with path.open("rb") as file:
+                head = file.read(16)
     if head.startswith(b"SQLite format 3\0"):
         return "sqlite"
     if not head and path.suffix in (".sqlite", ".sqlite3"):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from notebook_rpc.model import (
         ArrowResult,
@@ -207,4 +208,15 @@ class Driver(Protocol):
             InvalidParams: a property is unknown or malformed; the message names it.
             NotSupported: nothing in the engine would enforce *read_only*.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsFolders(Protocol):
+    """Capability of a driver: bound what its databases reach of this machine's files."""
+
+    def within(self, folders: Sequence[Path], /) -> Driver:
+        """A driver like this one. A database that it opens reaches, besides its own files, those
+        in *folders* and below, whatever its clients send; the engine enforces it. *folders* are
+        absolute, without links; none means no files at all."""
         ...

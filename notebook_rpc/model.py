@@ -14,6 +14,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+DEFAULT: Final = "default"
+"""The name of the database that the server was started with."""
+
 Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
 """Values bound to a statement, by position or by name, as JSON has them: None, bool, int,
 float, str, and lists and dicts of these, which a driver may refuse."""
@@ -118,8 +121,16 @@ class ArrowResult(Protocol):
 
 
 END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-"""What an Arrow IPC stream ends with. Readers take a stream without it for whole all the same;
-only one that breaks off inside a message is seen by all of them."""
+"""What an Arrow IPC stream ends with."""
+
+BROKEN_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x01\x00" + b"\xff" * 8
+"""Ends an Arrow IPC stream, after any of its messages, so that no reader takes it for whole: the
+beginning of a message whose metadata are longer than what follows.
+
+pyarrow, nanoarrow, polars and apache-arrow for JavaScript raise. Less would not do: to end without
+``END_OF_STREAM`` is an end to all of them, and to JavaScript so is a negative length, or one that
+nothing follows. A length of gigabytes would be allocated by some.
+"""
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

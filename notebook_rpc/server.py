@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import math
 import os
-import secrets
 import signal
+import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc import __version__, config, plugins
+from notebook_rpc import __version__, config, references
+from notebook_rpc.backend import Backend
 from notebook_rpc.binding import Binding, bind, check_safety, check_tls, removed_at_the_end
 from notebook_rpc.errors import InvalidParams
 from notebook_rpc.gate import Gate
-from notebook_rpc.meters import Meters
-from notebook_rpc.sansio import urls
+from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio.auth import Access
-from notebook_rpc.sansio.budget import Budget
-from notebook_rpc.sansio.tokens import Token, Tokens, User
-from notebook_rpc.sansio.tokens import parse as parse_tokens
 from notebook_rpc.services.connections import Connections
-from notebook_rpc.services.registry import Sessions
-from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.workers import Workers
+from notebook_rpc.surfaces import mosaic, sqlrooms
+from notebook_rpc.surfaces.dialogue import Dialogue, Options
+from notebook_rpc.surfaces.mosaic import Mosaic
 from notebook_rpc.surfaces.ops import Ops, Status
-from notebook_rpc.surfaces.rpc import DEFAULT, Dialogue, Options, Rpc
+from notebook_rpc.surfaces.rpc import Rpc
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.lines import LineConnection
 from notebook_rpc.transport.listener import Listener
@@ -40,7 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from notebook_rpc.config import Settings
-    from notebook_rpc.driver import Database
+    from notebook_rpc.meters import Meters
+    from notebook_rpc.sansio.tokens import Tokens, User
+    from notebook_rpc.services.sessions import Session
+    from notebook_rpc.web import Surface
 
 logger = logging.getLogger(__name__)
 
@@ -101,15 +99,22 @@ async def serve(
         DatabaseUnavailable: the database cannot be opened.
         CannotClose: all went well, but for its very end.
     """
-    tokens = _tokens(settings)
+    tokens = references.tokens(settings)
     check_safety(settings, has_tokens=bool(tokens))
-    workers = Workers(settings.max_threads, spare=2 * (os.cpu_count() or 1))
+    # As many threads stay as there may be calls of one kind: to start one takes longer than
+    # most calls do.
+    workers = Workers(settings.max_threads, spare=settings.max_pool, max_waiting=settings.max_queue)
     try:
-        connections = Connections(_openers(settings), workers)
+        # Both look into files, and not later: who closes a file that DuckDB has open takes its
+        # lock away (fcntl(2): a process has one, whoever opened the file).
+        engines, openers = references.engines(settings), references.openers(settings)
+        connections = Connections(openers, workers, read_only=settings.read_only)
         await connections.open(DEFAULT)
         try:
             reached = partial(bind, settings, inherited, has_tokens=bool(tokens))
-            await _serve_databases(settings, tokens, connections, workers, reached, listening, stop)
+            await _serve_databases(
+                *(settings, tokens, connections, engines, workers, reached, listening, stop)
+            )
         finally:
             failures = await connections.close()
         for name, failure in failures.items():  # not before: it would hide why the server ended
@@ -123,131 +128,76 @@ async def serve(
 def check(settings: Settings) -> None:
     """Find out whether *settings* can be used, as far as that can be told without opening and
     binding anything. Raises as ``serve`` does."""
-    check_safety(settings, has_tokens=bool(_tokens(settings)))
+    check_safety(settings, has_tokens=bool(references.tokens(settings)))
     check_tls(settings)
-    _openers(settings)
-
-
-def _tokens(settings: Settings) -> Tokens:
-    """The tokens that were given as they are, and those of the file.
-
-    Raises:
-        ConfigError: the file cannot be read or understood; the message has no token.
-    """
-    numbered = enumerate(settings.bearer_token, 1)
-    found = [Token.of(text, User(f"bearer token {number}")) for number, text in numbered]
-    if settings.bearer_token_file:
-        path = Path(settings.bearer_token_file)
-        try:
-            found += parse_tokens(_read_text(str(path)))
-            if path.stat().st_mode & 0o077:
-                logger.warning("others can read the tokens in %s; chmod 600 it", path)
-        except OSError as exc:
-            raise config.ConfigError(f"cannot read {path}: {exc.strerror}") from exc
-        except ValueError as exc:
-            raise config.ConfigError(f"{path}: {exc}") from None
-        if not found:
-            raise config.ConfigError(f"there is no token in {path}")
-    return Tokens(found)
-
-
-def _openers(settings: Settings) -> dict[str, Callable[[], Database]]:
-    """What opens each database, by its name. Whatever can be wrong without asking a database,
-    is found out here; what is referred to is read with each try, as it may change.
-
-    Raises:
-        ConfigError: a URL, a reference or a driver's name is wrong.
-        DatabaseUnavailable: what a driver needs is not installed.
-    """
-    named = {DEFAULT: (settings.url, settings.properties)}
-    for each in settings.connection:
-        name, _, url = each.partition("=")
-        if name in named:
-            raise config.ConfigError(f"there are two connections called {name!r}")
-        named[name] = (url, {})
-    return {name: _opener(*about, settings.read_only) for name, about in named.items()}
-
-
-def _opener(url: str, more: Mapping[str, str], read_only: bool) -> Callable[[], Database]:
-    scheme, properties = config.read_url(url)
-    driver = plugins.load_driver(scheme)
-
-    def opened() -> Database:
-        found = urls.resolve(
-            properties | dict(more), os.environ, lambda path: Path(path).read_text()
-        )
-        return driver.open(found, read_only=read_only)
-
-    return opened
-
-
-def _read_text(path: str) -> str:
-    """Of a file. A pipe would keep us waiting for somebody to write into it."""
-    if Path(path).exists() and not Path(path).is_file():
-        raise OSError(errno.EINVAL, "not a file")
-    return Path(path).read_text("utf-8")
+    references.openers(settings)
 
 
 async def _serve_databases(
     settings: Settings,
     tokens: Tokens,
     connections: Connections,
+    engines: Mapping[str, str],
     workers: Workers,
     reached: Callable[[], Awaitable[Binding]],
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
-    meters, budget = Meters(), Budget(settings.max_unsent)
-
-    def make(connection: str) -> Session:
-        connect = partial(connections.connect, connection)
-        seconds = settings.query_timeout or math.inf
-        return Session(connect, workers, settings.max_page, seconds, meters, budget)
-
-    default = make(DEFAULT)
-    await default.open()
-    sessions = Sessions(
-        make,
-        partial(secrets.token_hex, 16),  # 128 bits are beyond guessing
-        limit=settings.max_sessions,
-        idle_seconds=settings.session_timeout,
-    )
+    backend = Backend(settings, connections, engines, workers)
     try:
-        options = Options(settings.max_batch, settings.stack_traces, meters.error, budget.hold)
+        await backend.open()
+        options = Options(
+            *(settings.max_batch, settings.stack_traces),
+            *(backend.meters.error, backend.budget.hold),
+            max_depth=settings.max_depth,
+        )
         if settings.stdio:
-            await _serve_stdio(settings, default, options, stop)
+            await _serve_stdio(settings, backend.default, options, stop)
             return
-        rpc = Rpc(default, sessions, partial(stop.drain, "quit"), options)
-
-        def status() -> Status:
-            return Status(stop.draining.is_set(), len(sessions), workers.load())
-
-        _measure(meters, status)
-        ops = Ops(__version__, status, meters.exposition)
         access = Access(
             frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
             frozenset(settings.cors_origin),
         )
-
-        def interrupt() -> None:
-            default.stop()
-            sessions.stop()
-
-        gate = Gate([rpc, ops], access, tokens, observe=meters.request)
+        surfaces = _surfaces(settings, backend, options, tokens, stop)
+        gate = Gate(surfaces, access, tokens, observe=backend.meters.request)
         binding = await reached()
-        await _listen(settings, binding, gate, sessions.expire, interrupt, listening, stop)
+
+        async def beside() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(backend.run)
+                nursery.start_soon(binding.beside)
+
+        meters, interrupt = backend.meters, backend.interrupt
+        await _listen(settings, binding, gate, meters, beside, interrupt, listening, stop)
     finally:
-        await sessions.close()
-        await default.close()
+        await backend.close()
 
 
-def _measure(meters: Meters, status: Callable[[], Status]) -> None:
-    meters.gauge("sessions", "Sessions besides the default one.", lambda: status().sessions)
-    meters.gauge(
-        "calls_running", "Calls that a thread is at work on.", lambda: status().load.running
-    )
-    meters.gauge("calls_waiting", "Calls that wait for a thread.", lambda: status().load.waiting)
-    meters.gauge("threads", "Threads that there are.", lambda: status().load.threads)
+def _surfaces(
+    settings: Settings, backend: Backend, options: Options, tokens: Tokens, stop: Stop
+) -> list[Surface]:
+    """Everything that is spoken on the port."""
+
+    def status() -> Status:
+        return Status(stop.draining.is_set(), len(backend.sessions), backend.workers.load())
+
+    def authenticate(token: str) -> User | None:
+        return tokens.user(token, time.time())
+
+    on_error = backend.meters.error
+    sqlrooms_options = sqlrooms.Options(max_queries=settings.max_queries, on_error=on_error)
+    return [
+        Rpc(
+            *(backend.default, backend.sessions, partial(stop.drain, "quit"), options),
+            readers=backend.readers,
+        ),
+        sqlrooms.SQLRooms(
+            *(backend.queries, authenticate, backend.channels, sqlrooms_options),
+            sync=backend.sharing.rooms,
+        ),
+        Mosaic(backend.queries, mosaic.Options(on_error)),
+        Ops(__version__, status, backend.meters.exposition, backend.probe.complaint),
+    ]
 
 
 async def _serve_stdio(settings: Settings, default: Session, options: Options, stop: Stop) -> None:
@@ -296,6 +246,7 @@ async def _listen(
     settings: Settings,
     binding: Binding,
     gate: Gate,
+    meters: Meters,
     beside: Callable[[], Awaitable[None]],
     interrupt: Callable[[], None],
     listening: Callable[[Sequence[str]], None],
@@ -303,6 +254,8 @@ async def _listen(
 ) -> None:
     """Serve connections, and run *beside* as long."""
     listener = Listener(gate, _limits(settings), tls=binding.tls)
+    meters.gauge("connections", "Connections that are open.", lambda: listener.connections)
+    meters.counter("sent_bytes", "Bytes sent to clients, heads included.", lambda: listener.sent)
     with removed_at_the_end(settings.uds):
         async with trio.open_nursery() as nursery:
 
@@ -322,6 +275,11 @@ def _limits(settings: Settings) -> Limits:
         header_seconds=settings.header_timeout,
         idle_seconds=settings.idle_timeout,
         body_bytes=settings.max_body,
+        body_seconds=settings.body_timeout,
+        body_rate=settings.body_rate,
         send_seconds=settings.send_timeout,
+        message_bytes=settings.max_message,
+        backlog_bytes=settings.max_backlog,
+        ping_seconds=settings.ping_interval,
         connections=settings.max_connections,
     )

@@ -105,6 +105,18 @@ def test_a_setting_with_several_values_repeats_its_flag_and_splits_its_variable(
     assert load(NOTEBOOK_RPC_ALLOWED_HOST="").allowed_host == ()
 
 
+def test_folders_may_stand_in_one_value_and_none_at_all_is_not_the_same_as_nothing_said(
+    file: Path,
+) -> None:
+    assert load().allowed_paths == ()
+    assert load("--allowed-paths", "a, b", "--allowed-paths", "c").allowed_paths == ("a", "b", "c")
+    assert load(NOTEBOOK_RPC_ALLOWED_PATHS="a,b").allowed_paths == ("a", "b")
+    assert load("--allowed-paths", "").allowed_paths == ("",)
+    assert load(NOTEBOOK_RPC_ALLOWED_PATHS="").allowed_paths == ("",)
+    file.write_text('allowed-paths = ["a,b", ""]')
+    assert load("--config", str(file)).allowed_paths == ("a", "b", "")
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a/b/c", "a/"])
 def test_a_connection_without_a_good_name_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(ConfigError, match=r"must be NAME=URL or CONTEXT/NAME=URL$") as caught:
@@ -319,3 +331,37 @@ def test_what_is_shown_is_a_file_that_means_the_same(file: Path) -> None:
 def test_a_variable_for_tokens_that_was_not_filled_in_is_refused() -> None:
     with pytest.raises(ConfigError, match="NOTEBOOK_RPC_BEARER_TOKEN is empty"):
         load(NOTEBOOK_RPC_BEARER_TOKEN="")
+
+
+def test_flags_of_sqlrooms_server_mean_what_they_mean_there() -> None:
+    settings = load("--db-path", "a.duckdb", "--auth-token", "s3cret", "--bearer-token", "other")
+    assert (settings.url, settings.bearer_token) == ("a.duckdb", ("s3cret", "other"))
+    assert load("--extensions", "httpfs,spatial, h3@community").extensions == (
+        *("httpfs", "spatial", "h3@community"),
+    )
+    settings = load("--sync", "--meta-db", "m.duckdb", "--meta-namespace", " meta ")
+    assert (settings.sync, settings.meta_db, settings.meta_namespace) == (True, "m.duckdb", "meta")
+    assert load().meta_namespace == "__sqlrooms"
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["a.duckdb", "--db-path", "b.duckdb"], "there is one URL, which --db-path gives too"),
+        (["--extensions", "../x"], "--extensions must be NAME or NAME@REPOSITORY"),
+        (["--extensions", ""], "--extensions must be NAME or NAME@REPOSITORY"),
+        (["--meta-namespace", " "], "--meta-namespace must be a name"),
+    ],
+)
+def test_they_are_judged_like_all_others(argv: list[str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(*argv)
+
+
+def test_they_are_shown_beside_the_names_they_have_here(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = config.Parser(prog="notebook-rpc")
+    config.add_arguments(parser)
+    assert "--bearer-token TOKEN, --auth-token TOKEN" in parser.format_help()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--db-psth", "x"])
+    assert "did you mean '--db-path'?" in capsys.readouterr().err

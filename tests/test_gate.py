@@ -211,6 +211,15 @@ async def test_a_cache_is_told_that_the_answer_varies() -> None:
     assert header((await ask("GET", "/nothing")).headers, b"vary") == b"origin"
 
 
+async def test_a_token_that_has_ended_is_none() -> None:
+    tokens = Tokens(parse("s3cret name=ada expires=1970-01-01T00:01:00Z"))
+    request = Request("POST", "/", "", ((b"host", b"localhost"), ADA))
+    times = iter((59.0, 60.0))
+    gate = Gate([Echo()], ACCESS, tokens, wall_clock=times.__next__)
+    assert not isinstance(gate.admit(request), Response)
+    assert isinstance(gate.admit(request), Response)
+
+
 # Figures
 
 
@@ -250,6 +259,7 @@ async def test_what_was_answered_is_observed_by_its_route() -> None:
     ("method", "label"),
     [
         *((known, known) for known in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")),
+        (WEBSOCKET, WEBSOCKET),
         ("get", "other"),
         ("QUERY", "other"),
     ],
@@ -278,6 +288,15 @@ async def test_a_request_is_logged_without_the_whole_of_its_session(
     await admitted(request)
     (line,) = caplog.messages
     assert re.fullmatch(r"ada: POST /sessions/012345\.\.\. 200, \d+\.\d ms", line)
+
+
+@pytest.mark.parametrize("host", [b"localhost", b"evil.example"])
+def test_neither_is_one_that_is_refused(host: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = "/sessions/" + "0123456789abcdef" * 2
+    admitted = Gate([Echo()], ACCESS, TOKENS).admit(Request("POST", path, "", ((b"host", host),)))
+    assert isinstance(admitted, Response)
+    (line,) = caplog.messages
+    assert "'/sessions/012345...'" in line
 
 
 def test_a_request_goes_by_its_trace_or_by_a_number() -> None:
@@ -340,6 +359,7 @@ class TestWebSockets:
     ) -> None:
         answer = await ask(WEBSOCKET, path, *headers, tokens=TOKENS, query=query)
         assert answer.status == 401
+        assert b"invalid_token" in (header(answer.headers, b"www-authenticate") or b"")
 
     async def test_no_token_is_refused_but_where_it_is_asked_for_later(self) -> None:
         assert (await ask(WEBSOCKET, "/rpc", tokens=TOKENS)).status == 401
@@ -361,3 +381,5 @@ class TestWebSockets:
     ) -> None:
         answer = await ask(WEBSOCKET, "/rpc", (PROTOCOL, offered))
         assert header(answer.headers, PROTOCOL) == chosen
+        answer = await ask("POST", "/", (PROTOCOL, offered))
+        assert header(answer.headers, PROTOCOL) is None

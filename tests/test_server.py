@@ -22,6 +22,7 @@ from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.errors import DatabaseUnavailable
 from notebook_rpc.gate import Gate
 from notebook_rpc.server import CannotClose, Stop, serve
+from notebook_rpc.web import WEBSOCKET
 from notebook_rpc_drivers.fake import FakeDatabase
 
 if TYPE_CHECKING:
@@ -108,6 +109,24 @@ class Running:
                 await stream.send_all("\r\n".join(head).encode() + data)
                 return b"".join([piece async for piece in stream])
 
+    async def upgrade(
+        self, path: str, message: str, *headers: str, host: str | None = None
+    ) -> bytes:
+        """Ask for a WebSocket and send *message*; everything the server says until it hangs up."""
+        head = [
+            *(f"GET {path} HTTP/1.1", f"Host: {host or f'localhost:{self.port}'}"),
+            *("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+            *("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *headers, "", ""),
+        ]
+        text = message.encode()
+        frame = bytes([0x81, 0x80 | 126, *len(text).to_bytes(2, "big"), 0, 0, 0, 0]) + text
+        with trio.fail_after(5):
+            stream = await trio.open_tcp_stream(self.host.strip("[]"), self.port)
+            async with stream:
+                await stream.send_all("\r\n".join(head).encode() + frame)
+                await stream.send_eof()
+                return b"".join([piece async for piece in stream])
+
     async def call(self, method: str, *params: object) -> dict[str, object]:
         answer = await self.post({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         decoded: dict[str, object] = json.loads(answer.partition(b"\r\n\r\n")[2])
@@ -175,16 +194,26 @@ async def test_every_route_refuses_strangers_and_does_nothing(
 ) -> None:
     settings = replace(SETTINGS, bearer_token=("s3cret-of-ada",))
     call = {"jsonrpc": "2.0", "id": 1, "method": "execute", "params": ["create table t (a int)"]}
+    # What a WebSocket's message has to say differs; each takes of this what it knows.
+    message = json.dumps({**call, "type": "exec", "sql": "create table t (a int)"})
     async with running(settings) as ours:
         begun = [list(connection.calls) for connection in database.connections]
         (gate,) = gates
-        paths = [(route.method, route.path.replace("{id}", "0" * 32)) for route in gate.routes]
-        assert len(paths) > 5
-        for method, path in paths:
+        assert len(gate.routes) > 9
+        for route in gate.routes:
+            path = route.path.replace("{id}", "0" * 32)
             for status, host, headers in STRANGERS:
-                answer = await ours.request(method, path, call, *headers, host=host)
-                assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (method, path, headers)
-                assert answer.endswith(b"\r\n\r\n")
+                if route.method == WEBSOCKET:
+                    answer = await ours.upgrade(path, message, *headers, host=host)
+                else:
+                    answer = await ours.request(route.method, path, call, *headers, host=host)
+                if route.asks_for_token and not headers:
+                    assert answer.startswith(b"HTTP/1.1 101 ")
+                    assert answer.endswith(b"\x88\x0e\x03\xf0unauthorized")  # closed with 1008
+                else:
+                    about = (route.method, path, headers)
+                    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), about
+                    assert answer.endswith(b"\r\n\r\n")
         assert [list(connection.calls) for connection in database.connections] == begun
         assert not ours.stop.draining.is_set()
         assert (await ours.request("POST", "/", call, TOKEN)).startswith(b"HTTP/1.1 200 ")
@@ -344,6 +373,8 @@ async def test_limits_of_the_protocol_come_from_the_settings() -> None:
         ("header_timeout", "header_seconds"),
         ("idle_timeout", "idle_seconds"),
         ("max_body", "body_bytes"),
+        ("body_timeout", "body_seconds"),
+        ("body_rate", "body_rate"),
         ("send_timeout", "send_seconds"),
         ("max_connections", "connections"),
     ],

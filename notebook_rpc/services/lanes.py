@@ -2,7 +2,7 @@
 
 Calls run one at a time, each on a worker thread, each bounded in time and open to ``cancel``.
 What an interrupted call has begun is undone. A connection that broke is given up, and the
-next call gets a new one.
+next call gets a new one. Whoever wants to know what others may now see hears of every change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from notebook_rpc.driver import SupportsInterrupt, SupportsProgress
+from notebook_rpc.driver import (
+    SupportsChanges,
+    SupportsInterrupt,
+    SupportsProgress,
+    SupportsReset,
+)
 from notebook_rpc.errors import Cancelled, DatabaseUnavailable, NotebookError, QueryTimeout
 from notebook_rpc.model import Transaction
 
@@ -34,8 +39,15 @@ logger = logging.getLogger(__name__)
 CLOSING: Final = 5.0  # seconds until a connection is interrupted that does not close
 
 
-def _interrupt_of(connection: Connection) -> Callable[[], None] | None:
-    return connection.interrupt if isinstance(connection, SupportsInterrupt) else None
+class _Abilities:
+    """What a connection can do. To ask it takes microseconds, so it is asked once."""
+
+    __slots__ = ("changes", "interrupt", "reset")
+
+    def __init__(self, connection: Connection) -> None:
+        self.changes = connection if isinstance(connection, SupportsChanges) else None
+        self.interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
+        self.reset = connection.reset if isinstance(connection, SupportsReset) else None
 
 
 @dataclass(slots=True)
@@ -57,15 +69,20 @@ class Lane:
         workers: Workers,
         lose: Callable[[], None],
         observe: Callable[[str, float], None] = lambda *_: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         """*lose* is called on a worker when an open result of the connection is no more: its
         statement was undone, or the connection is gone. *observe* hears the name of each call
-        that has ended, and how many seconds it took."""
+        that has ended, and how many seconds it took. *changed* is called when what others see
+        of the database may have changed by this lane, before anybody is told that it has."""
         self._connect = connect
         self._workers = workers
         self._lose = lose
         self._observe = observe
+        self._changed = changed
         self._connection: Connection | None = None
+        self._abilities: _Abilities
+        self._used = False  # by somebody else, who may have left something behind
         self._turn = trio.Lock()  # fair: first come, first served
         self.running: Running | None = None
 
@@ -87,11 +104,8 @@ class Lane:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until the calls that came before have ended."""
-        try:
-            self._turn.acquire_nowait()  # no checkpoint: a call that needs no thread never waits
-        except trio.WouldBlock:
-            await self._turn.acquire()
+        """Wait until the calls that came before have ended. Raises ``Busy`` if too many have."""
+        await self._workers.wait_for(self._turn)  # a call that needs no thread never waits
         try:
             yield
         finally:
@@ -143,16 +157,26 @@ class Lane:
             DatabaseUnavailable: there is no connection to be had, or it has just broken.
         """
         connection = await self.open()
-        interrupt = _interrupt_of(connection)
+        changes, interrupt = self._abilities.changes, self._abilities.interrupt
         in_transaction = connection.transaction is not Transaction.NONE
+        before = None if changes is None else changes.changes
         try:
-            return await self._workers.run(partial(work, connection), interrupt)
+            return await self._workers.run(partial(self._begin, work, connection), interrupt)
         except DatabaseUnavailable as exc:
             await self._give_up()
             what = "the connection is"
             if in_transaction:
                 what = "the connection and its transaction are"
             raise DatabaseUnavailable(f"{exc} ({what} lost; the next call gets a new one)") from exc
+        finally:
+            if changes is None or changes.changes != before:
+                self._changed()
+
+    def pass_on(self) -> bool:
+        """Let the next call be somebody else's, who meets nothing of those before. False: the
+        connection cannot do that, and the lane is to be closed."""
+        self._used = True
+        return self._connection is None or self._abilities.reset is not None
 
     async def open(self) -> Connection:
         """Connect, if there is no connection.
@@ -161,7 +185,8 @@ class Lane:
             DatabaseError: that cannot be done now.
         """
         if self._connection is None:
-            self._connection = await self._connect()
+            self._connection = connection = await self._connect()
+            self._abilities = _Abilities(connection)
         return self._connection
 
     def cancel(self) -> bool:
@@ -179,7 +204,7 @@ class Lane:
                 connection, self._connection = self._connection, None
                 if connection is not None:
                     with trio.move_on_after(CLOSING):
-                        await self._workers.run_beyond(connection.close, _interrupt_of(connection))
+                        await self._workers.run_beyond(connection.close, self._abilities.interrupt)
 
     async def _undone(self, connection: Connection) -> bool:
         """Whether there was a transaction to undo."""
@@ -195,6 +220,14 @@ class Lane:
         if connection is not None:
             with trio.CancelScope(shield=True):
                 await self._workers.run_beyond(partial(self._abandon, connection))
+
+    def _begin(self, work: Callable[[Connection], T], connection: Connection) -> T:
+        """On a worker, so that to clean up after others costs no hop of its own."""
+        if self._used:
+            self._used = False
+            if self._abilities.reset is not None:  # else it is new: the used one was given up
+                self._abilities.reset()
+        return work(connection)
 
     # On a worker. Whatever fails here is logged: the caller is to hear of what came before.
 

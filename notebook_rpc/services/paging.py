@@ -46,6 +46,11 @@ class Pages:
         """Whether rows still have to come from the database; an interrupt would spoil them."""
         return self._result.streaming and not self._ended
 
+    @property
+    def ended(self) -> bool:
+        """Whether every row has been handed out, and it is known that there are no more."""
+        return self._ended and not self._held
+
     def read_ahead(self) -> None:
         """Have the first page ready, so that asking for it needs no thread."""
         rows, size = self._held, 0

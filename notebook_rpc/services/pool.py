@@ -5,25 +5,28 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
-from notebook_rpc.errors import NotebookError
+from notebook_rpc.errors import Cancelled, NotebookError
 from notebook_rpc.model import Transaction
 from notebook_rpc.services.lanes import Lane
+from notebook_rpc.services.places import Places
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 
     from notebook_rpc.driver import Connection
     from notebook_rpc.services.workers import Workers
+
+K = TypeVar("K", bound="Hashable")
 
 logger = logging.getLogger(__name__)
 
 
 class Pool:
-    """Up to *limit* lanes to one database; beyond it borrowers wait in order of arrival.
+    """Up to *limit* lanes to one database, shared out among clients as ``Places`` says.
 
     The one used last is lent first, and those that were idle for *idle_seconds* are closed, so
     that a pool is as small as its use allows.
@@ -36,23 +39,39 @@ class Pool:
         *,
         limit: int,
         idle_seconds: float,
+        observe: Callable[[str, float], None] = lambda *_: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """*observe* and *changed* are as of ``Lane``."""
         self._connect = connect
         self._workers = workers
-        self._places = trio.Semaphore(limit, max_value=limit)
+        self._observe = observe
+        self._changed = changed
+        self._places = Places(limit)
         self._idle_seconds = idle_seconds
         self._idle: deque[tuple[float, Lane]] = deque()  # since when; the oldest first
+        self._lent: set[Lane] = set()
         self._returned = trio.Event()
-        self._closed = False
+        self._stopped = self._closed = False
 
     @asynccontextmanager
-    async def lane(self) -> AsyncIterator[Lane]:
-        """A lane of the borrower's own during the block. A transaction left open is undone."""
-        async with self._places:
-            _, lane = self._idle.pop() if self._idle else (0.0, self._make())
+    async def lane(self, client: Hashable | None = None) -> AsyncIterator[Lane]:
+        """A lane of the borrower's own during the block, with nothing of former borrowers.
+        A transaction left open is undone. Without a *client* the borrower is one of its own.
+
+        Raises:
+            Busy: too many wait for a lane already.
+            Cancelled: after ``stop``.
+        """
+        async with self._places.place(object() if client is None else client):
+            if self._stopped:
+                raise Cancelled("the server is stopping")
+            _, lane = self._idle.pop() if self._idle else (0.0, self.make())
+            self._lent.add(lane)
             try:
                 yield lane
             finally:
+                self._lent.remove(lane)
                 with trio.CancelScope(shield=True):
                     await self._take_back(lane)
 
@@ -68,6 +87,12 @@ class Pool:
                 self._idle.popleft()
                 await self._close(lane)
 
+    def stop(self) -> None:
+        """Interrupt the calls of all borrowers; nobody gets a lane any more."""
+        self._stopped = True
+        for lane in self._lent:
+            lane.cancel()
+
     async def close(self) -> None:
         """Close the idle lanes; those that are lent are closed when they come back."""
         self._closed = True
@@ -75,8 +100,9 @@ class Pool:
             _, lane = self._idle.pop()
             await self._close(lane)
 
-    def _make(self) -> Lane:
-        return Lane(self._connect, self._workers, lose=lambda: None)
+    def make(self) -> Lane:
+        """A lane like those of the pool, which is whoever's asked for it, and theirs to close."""
+        return Lane(self._connect, self._workers, lambda: None, self._observe, self._changed)
 
     async def _take_back(self, lane: Lane) -> None:
         try:
@@ -86,7 +112,7 @@ class Pool:
             logger.warning("a lane is not worth keeping", exc_info=True)
             await self._close(lane)
             return
-        if self._closed:
+        if self._closed or not lane.pass_on():
             await self._close(lane)
             return
         self._idle.append((trio.current_time(), lane))
@@ -97,3 +123,35 @@ class Pool:
             await lane.close()
         except NotebookError:
             logger.warning("closing a pooled connection failed", exc_info=True)
+
+
+class Pools(Generic[K]):
+    """The pools of a server, by their key: each made when it is first asked for."""
+
+    def __init__(self, make: Callable[[K], Pool]) -> None:
+        self._make = make
+        self._pools: dict[K, Pool] = {}
+        self._nursery: trio.Nursery | None = None
+
+    def pool(self, key: K) -> Pool:
+        if key not in self._pools:
+            self._pools[key] = pool = self._make(key)
+            if self._nursery is not None:
+                self._nursery.start_soon(pool.expire)
+        return self._pools[key]
+
+    async def expire(self) -> None:
+        """``Pool.expire`` for all there are and will be. Runs until it is cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for pool in self._pools.values():
+                nursery.start_soon(pool.expire)
+            await trio.sleep_forever()
+
+    def stop(self) -> None:
+        for pool in self._pools.values():
+            pool.stop()
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            await pool.close()

@@ -85,15 +85,16 @@ class Session:
         max_seconds: float = math.inf,
         meter: Meter | None = None,
         budget: Budget | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         """*max_seconds* is how long a call may ask the database before it is interrupted. Pages
-        keep within *budget*, which sessions may share."""
+        keep within *budget*, which sessions may share. *changed* is as of ``Lane``."""
         self._budget = budget or Budget(SHARE * max_page_bytes)
         self._meter = meter or Unread()
         self._limit = self._seconds = max_seconds
         self._max_page_bytes = max_page_bytes
         self._machine = machine.Session()
-        self._lane = Lane(connect, workers, self._lose, self._meter.call)
+        self._lane = Lane(connect, workers, self._lose, self._meter.call, changed)
         self._pages: Pages | None = None
 
     async def open(self) -> None:

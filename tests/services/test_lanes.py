@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 
-from notebook_rpc.errors import Cancelled, DatabaseUnavailable
+from notebook_rpc.errors import Busy, Cancelled, DatabaseUnavailable, QueryError, QueryTimeout
 from notebook_rpc.model import Transaction
+from notebook_rpc.services import lanes
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
@@ -19,20 +21,38 @@ if TYPE_CHECKING:
     from notebook_rpc.driver import Connection
 
 
+class Silent:
+    """A connection that does not tell what it has changed."""
+
+    def __init__(self, connection: FakeConnection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        if name == "changes":
+            raise AttributeError(name)
+        return getattr(self._connection, name)
+
+
 class Track:
     """A lane to the fake, and how often it has lost a result."""
 
     def __init__(self, workers: Workers) -> None:
         self.database = FakeDatabase()
         self.losses = 0
+        self.changes = 0
+        self.tells = True
 
         async def connect() -> Connection:
-            return await workers.run(self.database.connect)
+            connection = await workers.run(self.database.connect)
+            return connection if self.tells else cast("Connection", Silent(connection))
 
-        self.lane = Lane(connect, workers, self.lose)
+        self.lane = Lane(connect, workers, self.lose, changed=self.change)
 
     def lose(self) -> None:
         self.losses += 1
+
+    def change(self) -> None:
+        self.changes += 1
 
     async def execute(self, sql: str) -> list[object]:
         async with self.lane.turn():
@@ -115,10 +135,38 @@ async def test_a_broken_connection_is_closed_although_its_caller_leaves_meanwhil
     assert track.connections[0].closed
 
 
+async def test_only_so_many_wait_for_their_turn_and_closing_is_not_one_of_them() -> None:
+    workers = Workers(limit=4, spare=2, max_waiting=2)
+    track = Track(workers)
+    gate = track.database.gates["execute"] = Gate()
+    refused = []
+
+    async def execute(number: int) -> None:
+        try:
+            await track.execute(f"rows {number}")
+        except Busy:
+            refused.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(execute, number)
+            await trio.testing.wait_all_tasks_blocked()
+        assert refused == [3, 4]
+        nursery.start_soon(track.lane.close)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.opened.set()
+    assert [call for call in track.connections[0].calls if "rows" in call] == [
+        *("execute rows 0", "execute rows 1", "execute rows 2"),
+    ]
+    assert track.connections[0].closed
+    workers.close()
+
+
 async def test_what_makes_room_does_not_wait_for_it() -> None:
     workers = Workers(limit=1, spare=1)
     track, other = Track(workers), Track(workers)
     await track.execute("begin")
+    await other.execute("rows 1")  # or it would have to connect first, and make room by that
     async with trio.open_nursery() as nursery:
         gate = other.database.gates["execute"] = Gate()
 
@@ -132,11 +180,133 @@ async def test_what_makes_room_does_not_wait_for_it() -> None:
         nursery.start_soon(other.execute, "rows 1")  # takes the only place as soon as it can
         await trio.testing.wait_all_tasks_blocked()
         track.lane.cancel()
-        with trio.fail_after(5):
-            await trio.to_thread.run_sync(gate.reached.wait)
-            while track.lane.transaction is not Transaction.NONE:
-                await trio.lowlevel.checkpoint()
-            await track.lane.close()
-        gate.opened.set()
+        try:
+            with trio.fail_after(5):
+                while not gate.reached.is_set() or track.lane.transaction is not Transaction.NONE:
+                    await trio.lowlevel.checkpoint()
+                nursery.start_soon(track.lane.close)
+                while not track.connections[0].closed:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            gate.opened.set()
     await other.lane.close()
     workers.close()
+
+
+async def test_nor_does_giving_up_what_is_broken() -> None:
+    workers = Workers(limit=1, spare=1)
+    track, other = Track(workers), Track(workers)
+    await track.execute("rows 1")
+    await other.execute("rows 1")
+    leaving = track.database.gates["execute"] = Gate()
+    gate = other.database.gates["execute"] = Gate()
+
+    async def leave() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            await track.execute("leave")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(other.execute, "rows 1")  # takes the only place as soon as it can
+        await trio.testing.wait_all_tasks_blocked()
+        leaving.opened.set()
+        try:
+            with trio.fail_after(5):
+                while not gate.reached.is_set() or not track.connections[0].closed:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            gate.opened.set()
+    for each in (track, other):
+        await each.lane.close()
+    workers.close()
+
+
+async def test_whether_a_transaction_was_lost_is_known_from_before(track: Track) -> None:
+    await track.execute("begin")
+    (connection,) = track.connections
+
+    def leave(_: Connection) -> None:
+        connection.transaction = Transaction.NONE  # what is broken may say anything
+        raise DatabaseUnavailable("gone")
+
+    with pytest.raises(DatabaseUnavailable, match="and its transaction are lost"):
+        await track.lane.work(leave)
+
+
+@pytest.mark.parametrize("how", ["by request", "its caller leaves"])
+async def test_a_connection_that_does_not_survive_an_interrupt_is_given_up(
+    track: Track, how: str
+) -> None:
+    await track.execute("begin")
+    track.database.failures["rollback"] = DatabaseUnavailable("gone")
+
+    async def wait() -> None:
+        with suppress(Cancelled), scope:
+            async with track.lane.undone_if_interrupted(), track.lane.call("execute"):
+                await track.execute("wait")
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.to_thread.run_sync(track.database.waiting.wait)
+        if how == "by request":
+            track.lane.cancel()
+        else:
+            scope.cancel()
+    assert track.connections[0].closed
+    track.database.failures.clear()
+    assert await track.execute("rows 1") == [1]
+    assert len(track.connections) == 2
+
+
+async def test_it_is_the_present_connection_that_is_interrupted(track: Track) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        await track.execute("leave")
+    with pytest.raises(QueryTimeout):
+        async with track.lane.call("execute", 0.01):
+            await track.execute("wait")
+    assert [connection.interrupts > 0 for connection in track.connections] == [False, True]
+
+
+async def test_a_connection_that_does_not_close_is_interrupted(
+    track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "CLOSING", 0.01)
+    await track.execute("rows 1")
+    (connection,) = track.connections
+    closing = track.database.gates["close"] = Gate()
+    track.database.failures["close"] = Cancelled("interrupted")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(track.lane.close)
+        try:
+            with trio.fail_after(5):
+                while not connection.interrupts:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            closing.opened.set()
+
+
+class TestChanges:
+    async def test_whatever_others_may_see_is_told(self, track: Track) -> None:
+        for sql, told in [
+            ("rows 3", 0),
+            ("count 2", 1),
+            ("begin", 1),
+            ("create table t (a integer)", 1),
+            ("commit", 2),
+        ]:
+            await track.execute(sql)
+            assert track.changes == told, sql
+
+    async def test_a_failure_does_not_hide_what_came_before_it(self, track: Track) -> None:
+        with pytest.raises(QueryError):
+            await track.execute("count 1; error late")
+        assert track.changes == 1
+
+    async def test_of_a_connection_that_does_not_tell_every_call_counts(self, track: Track) -> None:
+        track.tells = False
+        await track.execute("rows 1")
+        with pytest.raises(QueryError):
+            await track.execute("error early")
+        assert track.changes == 2

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+import trio
 
 from notebook_rpc.errors import (
     DatabaseUnavailable,
@@ -21,7 +22,8 @@ from notebook_rpc.errors import (
 from notebook_rpc.model import Column, ResultColumn, Table
 from notebook_rpc.sansio.routing import Found, RoutingTable
 from notebook_rpc.sansio.tokens import ANYBODY, User
-from notebook_rpc.surfaces.rpc import Dialogue, Options, Rpc
+from notebook_rpc.surfaces.dialogue import Dialogue, Options
+from notebook_rpc.surfaces.rpc import Rpc
 from notebook_rpc.web import Request, Response
 
 if TYPE_CHECKING:
@@ -127,11 +129,14 @@ class Others:
 
 class Client:
     def __init__(self, options: Options | None = None) -> None:
+        self.user = ANYBODY
         self.session = Remembering()
+        self.readers = Remembering()
         self.others = Others()
         self.stopped: list[bool] = []
         stop = lambda: self.stopped.append(True)  # noqa: E731
-        self.rpc = Rpc(self.session, self.others, stop, options or Options(max_batch=5))
+        options = options or Options(max_batch=5)
+        self.rpc = Rpc(self.session, self.others, stop, options, readers=self.readers)
         routes = ((route.method, route.path, route.handler) for route in self.rpc.routes())
         self.table = RoutingTable(routes)
 
@@ -148,7 +153,8 @@ class Client:
             headers = (*headers, (b"content-type", content_type))
         found = self.table.find(method, path)
         assert isinstance(found, Found)
-        return await found.target(Request(method, path, "", headers, raw, found.parameters))
+        request = Request(method, path, "", headers, raw, found.parameters, self.user)
+        return await found.target(request)
 
     async def post(
         self, body: object, content_type: bytes | None = b"application/json"
@@ -319,6 +325,17 @@ async def test_stack_traces_are_shown_on_request() -> None:
     assert trace.endswith("QueryError: no\n")
 
 
+async def test_the_slug_of_each_error_that_is_told_is_counted() -> None:
+    errors: list[str] = []
+    client = Client(Options(max_batch=5, on_error=errors.append))
+    client.session.fails = QueryError("no")
+    await client.call("execute", ["x"])
+    await client.call("drop")
+    client.session.fails = QueryError("nobody hears this")
+    await client.post({"jsonrpc": "2.0", "method": "finish"})
+    assert errors == ["query-error", "method-not-found"]
+
+
 async def test_a_bug_is_answered_without_its_details_and_logged(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -431,6 +448,15 @@ async def test_a_batch_over_the_limit_is_refused_as_one(client: Client) -> None:
     assert client.session.calls == []
 
 
+async def test_json_is_nested_as_deep_as_the_options_say() -> None:
+    client = Client(Options(max_batch=5, max_depth=4))
+    call = {"jsonrpc": "2.0", "id": 1, "method": "execute", "params": ["a", [[1]]]}
+    assert "result" in json.loads(await text(await client.post(call)))
+    call["params"] = ["a", [[[1]]]]
+    assert "error" in json.loads(await text(await client.post(call)))
+    assert len(client.session.calls) == 1
+
+
 # Sessions of one's own
 
 EXECUTE = {"jsonrpc": "2.0", "id": 1, "method": "execute", "params": ["select 1"]}
@@ -454,7 +480,10 @@ async def test_a_session_may_be_on_another_connection(client: Client) -> None:
     assert client.others.on == ["team/sales"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"connection": 1}', b'{"name": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b'{"connection": 1}', b'{"name": "x"}', b"\xff", b'{"connection": "\xff"}'],
+)
 async def test_a_session_that_cannot_be_understood_is_not_made(client: Client, body: bytes) -> None:
     response = await client.request("POST", "/sessions", body)
     assert (response.status, response.body) == (400, b"")
@@ -506,6 +535,34 @@ async def test_delete_ends_a_session(client: Client) -> None:
     assert client.others.all == {}
 
 
+async def test_read_only_users_share_a_session_that_is_theirs(client: Client) -> None:
+    client.user = User("ada", read_only=True)
+    await client.result("execute", "select 1")
+    await client.result("cancel")
+    assert [call[0] for call in client.readers.calls] == ["execute", "cancel"]
+    assert client.session.calls == []
+
+
+async def test_a_read_only_user_ends_neither_the_server_nor_the_session_of_all_readers(
+    client: Client,
+) -> None:
+    client.user = User("ada", read_only=True)
+    error = (await client.call("quit"))["error"]
+    assert (error["code"], error["data"]["slug"]) == (-32005, "forbidden")
+    notification = {key: value for key, value in QUIT.items() if key != "id"}
+    assert (await client.post(notification)).status == 204
+    assert client.readers.calls == client.session.calls == []
+    assert client.stopped == []
+
+
+async def test_a_read_only_user_ends_a_session_of_their_own(client: Client) -> None:
+    client.user = User("ada", read_only=True)
+    await client.request("POST", "/sessions")
+    response = await client.request("POST", "/sessions/1", QUIT)
+    assert json.loads(await text(response))["result"] is None
+    assert client.others.all == {}
+
+
 async def test_quit_ends_its_own_session_and_not_the_server(client: Client) -> None:
     await client.request("POST", "/sessions")
     response = await client.request("POST", "/sessions/1", QUIT)
@@ -539,7 +596,8 @@ async def test_the_size_of_each_answer_is_held_until_it_was_sent() -> None:
     call = {"jsonrpc": "2.0", "id": 1, "method": "tables"}
     response = await client.post(call)
     assert isinstance(response.body, list | tuple)
-    assert held == [sum(map(len, response.body))]
+    alone = response.body
+    assert held == [sum(map(len, alone))]
     assert response.done is not None
     response.done()
     assert held == []
@@ -552,5 +610,14 @@ async def test_the_size_of_each_answer_is_held_until_it_was_sent() -> None:
     response = await client.post([call, call])
     assert callable(response.body)
     await response.body(send)
-    assert all(len(sizes) == 1 for sizes in during[:-1])  # the last one is the closing bracket
+    size = sum(map(len, alone))
+    assert during == [[size]] * (len(during) - 1) + [[]]  # the last one is the closing bracket
+
+    async def leave(_: bytes) -> None:
+        raise trio.BrokenResourceError
+
+    response = await client.post([call, call])
+    assert callable(response.body)
+    with pytest.raises(trio.BrokenResourceError):
+        await response.body(leave)
     assert held == []

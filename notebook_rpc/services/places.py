@@ -1,0 +1,100 @@
+"""Places that clients take for a while, shared out so that nobody keeps the others from theirs.
+
+No client has more than a share of them, however many it asks for, and of those who wait each client
+gets the next free place in turn. A client is whatever the caller says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from notebook_rpc.errors import Busy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Hashable
+
+SHARE: Final = 4  # one client has at most this part of the places
+MAX_WAITING: Final = 16_384  # of all clients: some ten kilobytes each
+
+
+class _Client:
+    """What one client has, and those of its callers who wait."""
+
+    __slots__ = ("held", "waiting")
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.waiting: deque[trio.Event] = deque()
+
+
+class Places:
+    def __init__(self, limit: int) -> None:
+        self.free = limit
+        self._share = max(1, limit // SHARE)
+        self._clients: dict[Hashable, _Client] = {}  # the one whose turn is next comes first
+        self.waiting = 0
+
+    @property
+    def clients(self) -> int:
+        """Those who have a place, or wait for one."""
+        return len(self._clients)
+
+    @asynccontextmanager
+    async def place(self, client: Hashable) -> AsyncIterator[None]:
+        """One of the places during the block.
+
+        Raises:
+            Busy: too many wait already.
+        """
+        of = self._clients.setdefault(client, _Client())
+        try:
+            await self._take(of)
+            try:
+                yield
+            finally:
+                of.held -= 1
+                self.free += 1
+                self._give()
+        finally:
+            if not of.held and not of.waiting:
+                self._clients.pop(client, None)
+
+    async def _take(self, of: _Client) -> None:
+        if self.free and of.held < self._share and not of.waiting:
+            of.held += 1
+            self.free -= 1
+            return
+        if self.waiting >= MAX_WAITING:
+            raise Busy(f"{self.waiting} requests wait for a connection already")
+        turn = trio.Event()
+        of.waiting.append(turn)
+        self.waiting += 1
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():  # and cancelled at the same moment
+                of.held -= 1
+                self.free += 1
+                self._give()
+            else:
+                of.waiting.remove(turn)
+                self.waiting -= 1
+            raise
+
+    def _give(self) -> None:
+        """Let those in whose turn it is."""
+        share = self._share
+        while self.free:
+            ready = ((c, of) for c, of in self._clients.items() if of.waiting and of.held < share)
+            client, of = next(ready, (None, None))
+            if of is None:
+                return
+            self._clients[client] = self._clients.pop(client)  # the others come first now
+            of.held += 1
+            self.free -= 1
+            self.waiting -= 1
+            of.waiting.popleft().set()
