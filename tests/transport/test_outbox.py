@@ -409,7 +409,7 @@ async def test_whoever_waits_for_what_will_not_be_written_is_told() -> None:
     async with trio.open_nursery() as nursery:
         for name in ("send", "open"):
             nursery.start_soon(wait_for, name)
-        await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         outbox.close(b"bye")
     await wait_for("send")  # and at once, from then on
     assert sorted(told) == ["open", "send", "send"]
