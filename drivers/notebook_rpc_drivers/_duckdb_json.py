@@ -86,8 +86,9 @@ def _value(kind: Any, sql: str, depth: int) -> str:
         return f"{sql}::VARCHAR"
     if name in ("float", "double"):
         return f"CASE WHEN system.main.isfinite({sql}) THEN {sql}::VARCHAR END"
-    if name == "varchar" and str(kind) == "JSON":
-        return f"{sql}::VARCHAR"
+    if name == "varchar" and str(kind) == "JSON":  # what came as Arrow or Parquet, nobody checked
+        text = f"{sql}::VARCHAR"
+        return f"CASE WHEN system.main.json_valid({text}) THEN {text} ELSE {_quoted(text)} END"
     if name == "variant":
         return f"{sql}::JSON::VARCHAR"
     nested = _NESTED.get(name)

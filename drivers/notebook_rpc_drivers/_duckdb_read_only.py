@@ -68,7 +68,7 @@ READS: Final = frozenset(
     json_tree parquet_bloom_probe parquet_file_metadata parquet_full_metadata parquet_kv_metadata
     parquet_metadata parquet_scan parquet_schema pg_timezone_names pragma_collations
     pragma_database_size pragma_metadata_info pragma_platform pragma_show pragma_storage_info
-    pragma_table_info pragma_user_agent pragma_version query query_table range read_blob read_csv
+    pragma_table_info pragma_user_agent pragma_version range read_blob read_csv
     read_csv_auto read_duckdb read_json read_json_auto read_json_objects read_json_objects_auto
     read_ndjson read_ndjson_auto read_ndjson_objects read_parquet read_single_csv_file
     read_single_json_file read_single_parquet_file read_text repeat repeat_row seq_scan sniff_csv

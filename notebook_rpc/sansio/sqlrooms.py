@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_HEADER: Final = 64 * 1024  # bytes, of a binary message; our limit, the protocol names none
+MAX_PAYLOAD: Final = 64 * 1024  # bytes of a notification, which each listener may keep waiting
 MAX_ID: Final = 1024  # bytes of JSON text
 ESCAPED: Final = 256 * 1024  # characters that are escaped at a time: about half a millisecond
 
@@ -212,7 +213,13 @@ def subscribed(name: str) -> str:
 
 
 def notification(name: str, payload: Raw) -> str:
-    return f'{{"type":"notify","channel":{_text(name)},"payload":{bytes(payload).decode()}}}'
+    """
+    Raises:
+        InvalidRequest: it is too large to be given to any number of listeners.
+    """
+    if len(payload_ := bytes(payload)) > MAX_PAYLOAD:
+        raise InvalidRequest(f"a notification's payload has at most {MAX_PAYLOAD} bytes")
+    return f'{{"type":"notify","channel":{_text(name)},"payload":{payload_.decode()}}}'
 
 
 def notify_ack(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -50,7 +51,7 @@ class Pool:
         self._places = Places(limit)
         self._idle_seconds = idle_seconds
         self._idle: deque[tuple[float, Lane]] = deque()  # since when; the oldest first
-        self._lent: set[Lane] = set()
+        self._made: weakref.WeakSet[Lane] = weakref.WeakSet()  # those of others too
         self._returned = trio.Event()
         self._stopped = self._closed = False
 
@@ -67,11 +68,9 @@ class Pool:
             if self._stopped:
                 raise Cancelled("the server is stopping")
             _, lane = self._idle.pop() if self._idle else (0.0, self.make())
-            self._lent.add(lane)
             try:
                 yield lane
             finally:
-                self._lent.remove(lane)
                 with trio.CancelScope(shield=True):
                     await self._take_back(lane)
 
@@ -90,7 +89,7 @@ class Pool:
     def stop(self) -> None:
         """Interrupt the calls of all borrowers; nobody gets a lane any more."""
         self._stopped = True
-        for lane in self._lent:
+        for lane in self._made:
             lane.cancel()
 
     async def close(self) -> None:
@@ -102,7 +101,9 @@ class Pool:
 
     def make(self) -> Lane:
         """A lane like those of the pool, which is whoever's asked for it, and theirs to close."""
-        return Lane(self._connect, self._workers, lambda: None, self._observe, self._changed)
+        lane = Lane(self._connect, self._workers, lambda: None, self._observe, self._changed)
+        self._made.add(lane)
+        return lane
 
     async def _take_back(self, lane: Lane) -> None:
         try:

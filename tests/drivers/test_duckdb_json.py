@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,3 +228,18 @@ def test_what_is_nested_deep_is_written_all_the_same(connection: Connection, sql
     while isinstance(value, list | dict):
         value = value["a"] if isinstance(value, dict) else value[0]
     assert value in (1, None)
+
+
+def test_json_that_nobody_has_checked_is_a_string(connection: Connection) -> None:
+    """As a column of an Arrow stream may say that it is JSON."""
+    stream = io.BytesIO()
+    text = pa.array(['oops"', '1},{"x":2', '{"a": 1}', None])
+    field = pa.field("x", pa.string(), metadata={"ARROW:extension:name": "arrow.json"})
+    schema = pa.schema([field])
+    with pa.ipc.new_stream(stream, schema) as writer:
+        writer.write_batch(pa.record_batch([text], schema=schema))
+    connection.upload("", "uploaded", stream.getvalue())
+    rows = connection.execute_json("FROM uploaded").fetch(9)
+    values = [json.loads(row)["x"] for row in rows]
+    assert values[:2] == ['oops"', '1},{"x":2']
+    assert values[2:] in ([{"a": 1}, None], ['{"a": 1}', None])

@@ -898,14 +898,25 @@ async def test_a_large_result_is_at_work_until_it_is_sent() -> None:
         assert client.at_work == 0
 
 
+async def test_a_notification_that_is_too_large_reaches_nobody() -> None:
+    server = Server()
+    async with server.client() as one, server.client() as two:
+        await two.asks({"type": "subscribe", "channel": "c"})
+        one.say({"type": "notify", "channel": "c", "payload": "x" * 65_535})
+        assert "at most 65536 bytes" in (await one.hears())["error"]
+        await two.silence()
+        one.say({"type": "notify", "channel": "c", "payload": "x" * 65_534})
+        assert len((await two.hears())["payload"]) == 65_534
+
+
 async def test_many_acknowledgements_wait_for_a_slow_reader_but_not_all() -> None:
     server = Server()
     async with server.client() as client:
         client.reads = trio.Event()
-        payload = "x" * 100_000
+        payload = "x" * 60_000
         client.say(*({"type": "notify", "channel": "c", "payload": payload} for _ in range(50)))
         await client.silence()
-        assert 10 < client.at_work < 30
+        assert 10 < client.at_work < 40
         client.reads.set()
         for _ in range(50):
             assert (await client.hears())["payload"] == payload
