@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # On a line of its own, so that the excerpts in errors are of the query alone.
 _PLAN: Final = "EXPLAIN (FORMAT json)\n"
+_QUERY: Final = re.compile(rb'"?query(?:_t|"|(?![0-9a-z_$\x80-\xff]))', re.IGNORECASE)
 _EXCERPT: Final = re.compile(r"\n\nLINE (\d+): ([^\n]*)\n( *)(?=\^)")
 
 # What the engine calls the steps of a plan that compute, and neither read nor write.
@@ -130,6 +132,10 @@ class ReadOnlyConnection(Connection):
 
     def _judge(self, statement: Statement, bound: Bound) -> None:
         query = self._query_of(statement)
+        if _binds_text(query):
+            raise _refused(
+                "cannot run query() and query_table(): their text could change meanwhile"
+            )
         for step in _steps(self._plan_of(query, bound)):
             if step not in OPERATORS and step not in READS:
                 raise _refused(f"cannot run {step}: it is not known to only read")
@@ -160,6 +166,14 @@ class ReadOnlyConnection(Connection):
             raise type(exc)(_EXCERPT.sub(_a_line_less, str(exc))) from exc
         except RecursionError as exc:
             raise _refused("cannot run a query that is nested as deep as this") from exc
+
+
+def _binds_text(query: str) -> bool:
+    """Whether it calls a function whose argument, a text, becomes a part of the query. That is
+    computed when the plan is made, and once more when it runs: with random() in it, what was
+    judged and what runs are two things."""
+    calls = pairwise(tokens(query))
+    return any(_QUERY.match(name) and after[:1] == b"(" for (_, name), (_, after) in calls)
 
 
 def _refused(why: str) -> duckdb.Error:
