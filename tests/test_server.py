@@ -27,6 +27,7 @@ from notebook_rpc_drivers.fake import FakeDatabase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
 
 async def refused(settings: Settings) -> None:
@@ -220,6 +221,26 @@ async def test_every_route_refuses_strangers_and_does_nothing(
     assert database.created
 
 
+async def test_a_token_that_has_ended_is_refused_however_it_comes(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("s3cret-of-ada expires=2020-01-01T00:00:00Z\n")
+    file.chmod(0o600)
+    async with running(replace(SETTINGS, bearer_token_file=str(file))) as ours:
+        assert (await ours.request("POST", "/", {}, TOKEN)).startswith(b"HTTP/1.1 401 ")
+        assert (await ours.upgrade("/rpc", "", TOKEN)).startswith(b"HTTP/1.1 401 ")
+        message = json.dumps({"type": "auth", "token": "s3cret-of-ada"}).ljust(200)
+        assert (await ours.upgrade("/", message)).endswith(b"\x88\x0e\x03\xf0unauthorized")
+
+
+async def test_the_errors_that_clients_are_told_are_counted() -> None:
+    async with running(SETTINGS) as ours:
+        await ours.call("nonsense")
+        await ours.request("POST", "/mosaic", {"type": "exec", "sql": "error no"})
+        told = await ours.request("GET", "/metrics", None)
+        for slug in (b"method-not-found", b"query-error"):
+            assert b'notebook_rpc_errors_total{slug="' + slug + b'"} 1' in told
+
+
 async def test_behind_a_server_nothing_stays_open(
     database: FakeDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -376,6 +397,9 @@ async def test_limits_of_the_protocol_come_from_the_settings() -> None:
         ("body_timeout", "body_seconds"),
         ("body_rate", "body_rate"),
         ("send_timeout", "send_seconds"),
+        ("max_message", "message_bytes"),
+        ("max_backlog", "backlog_bytes"),
+        ("ping_interval", "ping_seconds"),
         ("max_connections", "connections"),
     ],
 )

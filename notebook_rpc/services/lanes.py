@@ -87,6 +87,11 @@ class Lane:
         self.running: Running | None = None
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a connection; with one that was given up, its result has gone too."""
+        return self._connection is not None
+
+    @property
     def waiting(self) -> int:
         """Calls behind the one that runs."""
         return self._turn.statistics().tasks_waiting

@@ -258,7 +258,7 @@ class _Reading:
     async def close(self) -> None:
         """Let go of the result. Cannot be cancelled."""
         opened, self._opened = self._opened, None
-        if opened is None or opened.ended:
+        if opened is None or opened.ended or not self._lane.connected:
             return
         with trio.move_on_after(CLOSING, shield=True):
             try:
