@@ -115,7 +115,9 @@ def _may_be_cut_in_a_password(parts: SplitResult) -> bool:
     too early, so that a part of a password would become the name of something."""
     if parts.fragment or (parts.netloc and "@" in parts.path):
         return True
-    return bool(parts.netloc) and not parts.path and "@" in parts.query
+    # Behind what looks like a host and its port, it is the rest of a password all the same.
+    rest = not parts.path or (":" in parts.netloc and "@" not in parts.netloc)
+    return bool(parts.netloc) and rest and "@" in parts.query
 
 
 def _names_a_module(url: str) -> bool:

@@ -73,6 +73,8 @@ def test_what_is_no_url_is_the_name_of_a_file(name: str) -> None:
         "x://u:p/secret@h/d",
         "x://u:1?secret=b@h/d",
         "x://u:1#secret@h/d",
+        "x://u:1/?secret=@h/d",
+        "x://u:1/a?secret=@h/d",
         "x:///d#secret",
         "dbapi:u:secret@h",
         "dbapi:a/secret?b=c",
