@@ -107,7 +107,8 @@ def test_a_database_that_does_not_open_is_exit_code_4(
     capsys: pytest.CaptureFixture[str], call: str
 ) -> None:
     assert cli.main(["check-driver", f"fake://?fail={call}"]) == 4
-    assert capsys.readouterr() == ("", f"notebook-rpc: {call} fails, as it was told\n")
+    # Without the call's name, which was given as a property: any of these may be a secret.
+    assert capsys.readouterr() == ("", "notebook-rpc: ... fails, as it was told\n")
 
 
 def test_the_checks_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:

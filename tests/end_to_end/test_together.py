@@ -51,7 +51,7 @@ def increment(client: Client, tally: Tally) -> None:
         client.rows("update together_counter set n = n + 1")
         client.rows("commit")
     except RpcError as refused:
-        if refused.data["slug"] != "query-error":
+        if refused.data["slug"] != "conflict":
             raise
         tally.conflicts += 1
         if client.call("progress")["transaction"] != "autocommit":
