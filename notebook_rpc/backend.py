@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from notebook_rpc.config import ConfigError
 from notebook_rpc.errors import UnknownConnection
 from notebook_rpc.meters import Meters
 from notebook_rpc.model import DEFAULT
@@ -27,15 +26,16 @@ from notebook_rpc.services.queries import Keeping, Queries
 from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.versions import Versions
+from notebook_rpc.settings import ConfigError
 from notebook_rpc.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from notebook_rpc.config import Settings
     from notebook_rpc.sansio.tokens import User
     from notebook_rpc.services.connections import Connections
     from notebook_rpc.services.workers import Workers
+    from notebook_rpc.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ from urllib.parse import quote
 
 import trio
 
-from notebook_rpc.config import ConfigError
+from notebook_rpc.settings import ConfigError
 from notebook_rpc.transport.listener import locked, open_tcp, open_unix
 from notebook_rpc.transport.tls import CannotUse, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from notebook_rpc.config import Settings
+    from notebook_rpc.settings import Settings
 
 logger = logging.getLogger(__name__)
 

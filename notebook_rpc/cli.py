@@ -20,10 +20,13 @@ from notebook_rpc.errors import DatabaseError, InvalidParams
 from notebook_rpc.sansio import urls
 from notebook_rpc.sansio.discretion import discreet
 from notebook_rpc.sansio.tokens import ANYBODY, Token
+from notebook_rpc.settings import ConfigError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from notebook_rpc.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ SWITCH_INTERVAL: Final = 0.0005
 
 EXIT_CODES: Final[dict[type[Exception], int]] = {
     server.CannotClose: 1,
-    config.ConfigError: 2,
+    ConfigError: 2,
     binding.CannotBind: 3,
     DatabaseError: 4,
 }
@@ -97,7 +100,7 @@ def _config(arguments: argparse.Namespace) -> int:
     try:
         server.check(config.load(arguments, os.environ))
     except InvalidParams as exc:
-        raise config.ConfigError(str(exc)) from exc
+        raise ConfigError(str(exc)) from exc
     print("The settings can be used.")  # noqa: T201  # as above
     return 0
 
@@ -111,7 +114,7 @@ def _hide_tokens(tokens: Sequence[str]) -> None:
         try:
             Token.of(token, ANYBODY)
         except ValueError as exc:
-            raise config.ConfigError(f"--bearer-token: {exc}") from None
+            raise ConfigError(f"--bearer-token: {exc}") from None
     command: list[str] = []
     flags = config.flags_of("bearer-token")
     given = iter(sys.orig_argv)
@@ -168,10 +171,10 @@ def _check_driver(arguments: argparse.Namespace) -> int:
         with discreet(properties):
             return command.check_driver(arguments, driver, properties)
     except InvalidParams as exc:
-        raise config.ConfigError(str(exc)) from exc
+        raise ConfigError(str(exc)) from exc
 
 
-def _serve(settings: config.Settings) -> int:
+def _serve(settings: Settings) -> int:
     with logs.to_stderr(settings.log_level, settings.log_format, access=settings.access_log):
         sys.setswitchinterval(SWITCH_INTERVAL)
         _raise_file_limit()
@@ -179,7 +182,7 @@ def _serve(settings: config.Settings) -> int:
     return 0
 
 
-async def _serve_until_signalled(settings: config.Settings) -> None:
+async def _serve_until_signalled(settings: Settings) -> None:
     stop = server.Stop.never()
     notifier, sockets = systemd.Notifier(os.environ), systemd.inherited(os.environ)
     failure: Exception | None = None

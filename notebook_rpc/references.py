@@ -18,12 +18,13 @@ from notebook_rpc.sansio import urls
 from notebook_rpc.sansio.discretion import discreet
 from notebook_rpc.sansio.tokens import Token, Tokens, User
 from notebook_rpc.sansio.tokens import parse as parse_tokens
+from notebook_rpc.settings import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from notebook_rpc.config import Settings
     from notebook_rpc.driver import Database
+    from notebook_rpc.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,11 @@ def tokens(settings: Settings) -> Tokens:
             if path.stat().st_mode & 0o077:
                 logger.warning("others can read the tokens in %s; chmod 600 it", path)
         except OSError as exc:
-            raise config.ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+            raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
         except ValueError as exc:
-            raise config.ConfigError(f"{path}: {exc}") from None
+            raise ConfigError(f"{path}: {exc}") from None
         if not found:
-            raise config.ConfigError(f"there is no token in {path}")
+            raise ConfigError(f"there is no token in {path}")
     return Tokens(found)
 
 
@@ -76,7 +77,7 @@ def _named(settings: Settings) -> dict[str, tuple[str, Mapping[str, str]]]:
     for each in settings.connection:
         name, _, url = each.partition("=")
         if name in named:
-            raise config.ConfigError(f"there are two connections called {name!r}")
+            raise ConfigError(f"there are two connections called {name!r}")
         named[name] = (url, {})
     return named
 
@@ -90,9 +91,9 @@ def _folders(settings: Settings) -> list[Path] | None:
         try:
             folder = Path(name).expanduser().resolve(strict=True)
         except (OSError, RuntimeError) as exc:
-            raise config.ConfigError(f"--allowed-paths: cannot use {name}: {exc}") from exc
+            raise ConfigError(f"--allowed-paths: cannot use {name}: {exc}") from exc
         if not folder.is_dir():
-            raise config.ConfigError(f"--allowed-paths: {name} is no folder")
+            raise ConfigError(f"--allowed-paths: {name} is no folder")
         folders.append(folder)
     return folders
 
@@ -104,7 +105,7 @@ def _opener(
     driver = plugins.load_driver(scheme)
     if folders is not None:
         if not isinstance(driver, SupportsFolders):
-            raise config.ConfigError(
+            raise ConfigError(
                 f"--allowed-paths: nothing would bound what {scheme} reaches; bound it where that"
                 " database runs, and leave this out"
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc import __version__, config, references
+from notebook_rpc import __version__, references
 from notebook_rpc.backend import Backend
 from notebook_rpc.binding import Binding, bind, check_safety, check_tls, removed_at_the_end
 from notebook_rpc.errors import InvalidParams
@@ -21,6 +21,7 @@ from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio.auth import Access
 from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.workers import Workers
+from notebook_rpc.settings import ConfigError
 from notebook_rpc.surfaces import mosaic, sqlrooms
 from notebook_rpc.surfaces.dialogue import Dialogue, Options
 from notebook_rpc.surfaces.mosaic import Mosaic
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from notebook_rpc.config import Settings
     from notebook_rpc.meters import Meters
     from notebook_rpc.sansio.tokens import Tokens, User
     from notebook_rpc.services.sessions import Session
+    from notebook_rpc.settings import Settings
     from notebook_rpc.web import Surface
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ async def serve(
         for name, failure in failures.items():  # not before: it would hide why the server ended
             raise CannotClose(f"closing {name} failed: {failure}") from failure
     except InvalidParams as exc:
-        raise config.ConfigError(str(exc)) from exc
+        raise ConfigError(str(exc)) from exc
     finally:
         workers.close()
 
@@ -203,7 +204,7 @@ def _surfaces(
 async def _serve_stdio(settings: Settings, default: Session, options: Options, stop: Stop) -> None:
     """One client, on standard input and output; its end of file is its leave."""
     if os.name == "nt":
-        raise config.ConfigError("--stdio needs a POSIX system")
+        raise ConfigError("--stdio needs a POSIX system")
     from trio.lowlevel import FdStream  # noqa: PLC0415  # POSIX only
 
     async def quit_() -> None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from notebook_rpc.config import ConfigError, read_url
+from notebook_rpc.config import read_url
 from notebook_rpc.services.documents import Process
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.room_store import RoomStore
 from notebook_rpc.services.rooms import Limits, Rooms
+from notebook_rpc.settings import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from notebook_rpc.config import Settings
     from notebook_rpc.driver import Connection
     from notebook_rpc.services.workers import Workers
+    from notebook_rpc.settings import Settings
 
 
 def properties(settings: Settings) -> dict[str, str]:

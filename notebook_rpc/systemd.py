@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc.config import ConfigError
+from notebook_rpc.settings import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -12,7 +12,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from notebook_rpc.backend import IDLE, Backend
-from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.errors import (
     Cancelled,
     QueryError,
@@ -26,6 +25,7 @@ from notebook_rpc.model import Stability
 from notebook_rpc.sansio.tokens import ANYBODY, User
 from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.workers import Workers
+from notebook_rpc.settings import ConfigError, Settings
 from notebook_rpc_drivers.fake import FakeDatabase
 
 if TYPE_CHECKING:

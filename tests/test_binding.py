@@ -28,7 +28,7 @@ from notebook_rpc.binding import (
     removed_at_the_end,
     renewing,
 )
-from notebook_rpc.config import ConfigError, Settings
+from notebook_rpc.settings import ConfigError, Settings
 
 LOOPBACK = ["127.0.0.1", "::1", "localhost", "LOCALHOST", "127.3.2.1"]
 OTHERS = ["0.0.0.0", "::", "", "192.0.2.1", "db.example"]

@@ -18,8 +18,8 @@ import trio
 import trio.testing
 
 from notebook_rpc import __version__, binding, cli, server
-from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.errors import DatabaseUnavailable
+from notebook_rpc.settings import ConfigError, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from notebook_rpc import config
-from notebook_rpc.config import ConfigError, Settings
+from notebook_rpc.settings import ConfigError, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from notebook_rpc import plugins, references
-from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.errors import DatabaseUnavailable, InvalidParams
 from notebook_rpc.sansio.tokens import User
+from notebook_rpc.settings import ConfigError, Settings
 from notebook_rpc_drivers.fake import FakeDatabase
 
 if TYPE_CHECKING:

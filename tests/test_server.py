@@ -18,10 +18,10 @@ import trio.testing
 
 from notebook_rpc import plugins, server
 from notebook_rpc.binding import CannotBind, Refused
-from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.errors import DatabaseUnavailable
 from notebook_rpc.gate import Gate
 from notebook_rpc.server import CannotClose, Stop, serve
+from notebook_rpc.settings import ConfigError, Settings
 from notebook_rpc.web import WEBSOCKET
 from notebook_rpc_drivers.fake import FakeDatabase
 

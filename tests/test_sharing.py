@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from notebook_rpc import sharing
-from notebook_rpc.config import ConfigError, Settings
 from notebook_rpc.services.workers import Workers
+from notebook_rpc.settings import ConfigError, Settings
 from notebook_rpc.sharing import Sharing, properties
 from notebook_rpc_drivers.duckdb import DRIVER
 from tests.peers import Peer, value
