@@ -32,8 +32,10 @@ if TYPE_CHECKING:
         Result,
         Stability,
         Table,
+        Touched,
         Transaction,
     )
+    from notebook_rpc.schema import TableFacts
 
 
 class Connection(Protocol):
@@ -90,9 +92,12 @@ class SupportsText(Protocol):
 class SupportsJson(Protocol):
     """Capability: the database writes rows as typed JSON, exactly, and faster than Python can."""
 
-    def execute_json(self, sql: str, parameters: Parameters | None = None, /) -> Result[str]:
-        """As ``Connection.execute``, but each row is a JSON object from column name to value;
-        the values follow the JSON table of ``sansio/values.py``."""
+    def execute_json(
+        self, sql: str, parameters: Parameters | None = None, /, *, arrays: bool = False
+    ) -> Result[str]:
+        """As ``Connection.execute``, but each row is a JSON object from column name to value, or
+        with *arrays* an array of the values, which follow the JSON table of
+        ``sansio/values.py``."""
         ...
 
 
@@ -135,6 +140,45 @@ class SupportsChanges(Protocol):
     def changes(self) -> int:
         """A number that grows with each call that may have committed something others can see,
         also if the call failed in the end. Asked on the event loop, between calls."""
+        ...
+
+
+@runtime_checkable
+class SupportsTouched(SupportsChanges, Protocol):
+    """Capability: tell which tables statements read and write. Without it, it may be any."""
+
+    def reads(self, sql: str, /) -> Touched:
+        """The tables that the query *sql* reads, those behind views too. It asks the database,
+        but does not run *sql*. What is no single query touches any."""
+        ...
+
+    def take_written(self) -> Touched:
+        """The tables that were written, in the words of ``reads``, by what has been committed
+        since this was asked last. Asked on the event loop, between calls."""
+        ...
+
+
+@runtime_checkable
+class SupportsDescribe(Protocol):
+    """Capability: the structure of tables and views, as it is now, this connection's own
+    included. As the catalog, it does not disturb an open result."""
+
+    def describe(self, table: Table, /) -> TableFacts:
+        """What "" as catalog or schema stands for is what SQL would find.
+
+        Raises:
+            UnknownTable: there is none of this name.
+        """
+        ...
+
+    def schemas(self) -> Sequence[str]: ...
+
+    def databases(self) -> Sequence[str]:
+        """Those that this connection could be made to, or that it has attached."""
+        ...
+
+    def written(self, table: Table, /) -> str:
+        """Its name as SQL has it, quoted."""
         ...
 
 

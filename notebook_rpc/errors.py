@@ -94,6 +94,12 @@ class QueryError(DatabaseError):
     slug, rpc_code, http_status = "query-error", -32011, 400
 
 
+class UnknownTable(QueryError):
+    """There is no table or view of this name."""
+
+    slug, rpc_code, http_status = "unknown-table", -32016, 404
+
+
 class Conflict(QueryError):
     """Another transaction got in the way; to run it again may succeed.
 

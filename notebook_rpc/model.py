@@ -32,6 +32,11 @@ class Stability(enum.Enum):
     LASTING, SHARED, VOLATILE = "lasting", "shared", "volatile"
 
 
+Touched: TypeAlias = frozenset[str] | None
+"""Tables that a statement reads or writes, by names that mean the same wherever the same driver
+gives them for the same database; None: it may be any, or all of them have changed their shape."""
+
+
 class Table(msgspec.Struct, frozen=True, order=True):
     """A table or a view. A database without catalogs or schemas has "" there."""
 
