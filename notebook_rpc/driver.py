@@ -19,7 +19,7 @@ hides that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from notebook_rpc.model import (
         ArrowResult,
         Column,
+        CountedResult,
+        Line,
+        Lines,
         Parameters,
+        ParquetResult,
         Result,
         Stability,
         Table,
@@ -79,6 +83,15 @@ class Connection(Protocol):
 
 
 @runtime_checkable
+class ComputesHere(Protocol):
+    """Of a connection: its engine computes inside this process, on the cores that the server has
+    as well; to ask for more at a time than there are makes nothing faster."""
+
+    @property
+    def computes_here(self) -> Literal[True]: ...
+
+
+@runtime_checkable
 class SupportsText(Protocol):
     """Capability: the database writes rows as text, exactly, and faster than Python can."""
 
@@ -98,6 +111,54 @@ class SupportsJson(Protocol):
         """As ``Connection.execute``, but each row is a JSON object from column name to value, or
         with *arrays* an array of the values, which follow the JSON table of
         ``sansio/values.py``."""
+        ...
+
+
+@runtime_checkable
+class SupportsLines(Protocol):
+    """Capability: the database writes many rows at a time, as text that needs no more than to be
+    sent."""
+
+    def execute_lines(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        /,
+        *,
+        line: Line,
+        before: str = "",
+        after: str = "",
+    ) -> Lines:
+        """As ``Connection.execute``; each row is *before*, the *line*, and *after*."""
+        ...
+
+
+@runtime_checkable
+class SupportsParquet(Protocol):
+    """Capability: write rows into a Parquet file."""
+
+    def execute_parquet(
+        self, sql: str, parameters: Parameters | None, path: str, /
+    ) -> ParquetResult:
+        """As ``Connection.execute``, but the rows are in the file at *path*, which is ours, and
+        which the client need not be allowed to reach. If it fails, the file is not to be used."""
+        ...
+
+
+@runtime_checkable
+class SupportsPages(Protocol):
+    """Capability: a part of a query's rows, without making all that are in front of it, and the
+    number of all, without reading them."""
+
+    def execute_page(
+        self, sql: str, parameters: Parameters | None, offset: int, limit: int | None, /
+    ) -> CountedResult | None:
+        """Rows as of ``SupportsJson.execute_json`` with *arrays*. None: nothing has been run, as
+        that would not be the same as to read the whole, or *sql* is wrong."""
+        ...
+
+    def part(self, sql: str, offset: int, limit: int | None, /) -> str | None:
+        """SQL for these rows of the query *sql*, with its parameters; None as above."""
         ...
 
 
@@ -145,7 +206,12 @@ class SupportsChanges(Protocol):
 
 @runtime_checkable
 class SupportsTouched(SupportsChanges, Protocol):
-    """Capability: tell which tables statements read and write. Without it, it may be any."""
+    """Capability: tell which tables statements read and write. Without it, it may be any.
+
+    Both may name more tables than there are, and never too few: the rows of a query stay what
+    they are as long as nothing was written of what it reads. What it reads is to be asked again
+    when anything may have been written, as after a statement that made or changed a table.
+    """
 
     def reads(self, sql: str, /) -> Touched:
         """The tables that the query *sql* reads, those behind views too. It asks the database,
@@ -154,7 +220,8 @@ class SupportsTouched(SupportsChanges, Protocol):
 
     def take_written(self) -> Touched:
         """The tables that were written, in the words of ``reads``, by what has been committed
-        since this was asked last. Asked on the event loop, between calls."""
+        since this was asked last. A table that a trigger writes is told here, or else ``reads``
+        has the trigger's own for it. Asked on the event loop, between calls."""
         ...
 
 
@@ -164,7 +231,8 @@ class SupportsDescribe(Protocol):
     included. As the catalog, it does not disturb an open result."""
 
     def describe(self, table: Table, /) -> TableFacts:
-        """What "" as catalog or schema stands for is what SQL would find.
+        """What "" as catalog or schema stands for is what SQL would find. A name means the table
+        that is spelt so, or else the one that SQL would find by it without quotes.
 
         Raises:
             UnknownTable: there is none of this name.
@@ -224,6 +292,38 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Bring everything committed to disk and let go of the database."""
+        ...
+
+
+class Listener(Protocol):
+    """Hears what is announced on one channel, by a connection of its own."""
+
+    def fileno(self) -> int:
+        """Of a socket: when it can be read, there may be something to take. Raises as ``take``
+        does; asked on the event loop, between calls."""
+        ...
+
+    def take(self) -> Sequence[str]:
+        """The texts announced since this was called last, each once; "" is one without a text, or
+        one text too many. Waits for none.
+
+        Raises:
+            DatabaseUnavailable: the connection is lost, and with it what was announced.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class SupportsNotices(Protocol):
+    """Capability of a database: hear what its other clients announce."""
+
+    def listen(self, channel: str, /) -> Listener:
+        """
+        Raises:
+            DatabaseUnavailable: that cannot be done now.
+        """
         ...
 
 

@@ -82,6 +82,24 @@ class Busy(NotebookError):
     slug, rpc_code, http_status = "busy", -32006, 503
 
 
+class NotAcceptable(NotebookError):
+    """The answer cannot be what the client accepts."""
+
+    slug, rpc_code, http_status = "not-acceptable", -32020, 406
+
+
+class TooManyConnections(NotebookError):
+    """Clients have registered as many databases as they may."""
+
+    slug, rpc_code, http_status = "too-many-connections", -32007, 503
+
+
+class NotKept(NotebookError):
+    """The file of connections that are to be kept cannot be read or written."""
+
+    slug, rpc_code, http_status = "not-kept", -32019, 500
+
+
 class DatabaseError(NotebookError):
     """The database refused or failed. ``__cause__`` is the driver's own exception."""
 
@@ -118,6 +136,14 @@ class DatabaseUnavailable(DatabaseError):
     slug, rpc_code, http_status = "database-unavailable", -32012, 503
 
 
+class MissingDriver(DatabaseUnavailable):
+    """A driver is known, and what it needs is not installed; ``module`` is what it lacks."""
+
+    slug, rpc_code, http_status = "missing-driver", -32018, 501
+
+    module: str = ""
+
+
 class NotSupported(DatabaseError):
     """The driver or its database has no such thing."""
 
@@ -128,6 +154,12 @@ class QueryTimeout(NotebookError):
     """The call took longer than it may, and was interrupted."""
 
     slug, rpc_code, http_status = "query-timeout", -32014, 504
+
+
+class HandlerTimeout(NotebookError):
+    """A handler of the user's took longer than it may."""
+
+    slug, rpc_code, http_status = "handler-timeout", -32017, 504
 
 
 class Cancelled(NotebookError):

@@ -96,6 +96,15 @@ class Result(Protocol[Row_co]):
         ...
 
 
+class CountedResult(Result[str], Protocol):
+    """A part of a query's rows. Until it is closed, the database may keep all of them as they
+    were."""
+
+    def total(self) -> int:
+        """How many rows the whole has, of which these are a part; to be asked at their end."""
+        ...
+
+
 class ArrowResult(Protocol):
     """What one statement returned, as the parts of an Arrow IPC stream: a schema, then record
     batches; whoever sends it adds ``END_OF_STREAM``. Threads, ``columns``, ``count`` and
@@ -123,6 +132,46 @@ class ArrowResult(Protocol):
     def close(self) -> None:
         """Free what the database holds for this result. May be called again."""
         ...
+
+
+class Line(enum.Enum):
+    """What a row is as text: a JSON object from column name to value, a JSON array of the values,
+    or a record of CSV. ``sansio/values.py`` has the tables that the values follow, and
+    ``sansio/csv.py`` the rules of CSV."""
+
+    OBJECT, ARRAY, CSV = "object", "array", "csv"
+
+
+class Lines(Protocol):
+    """What one statement returned, as text in UTF-8. Threads, ``columns``, ``count`` and
+    ``streaming`` are as of ``Result``."""
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def streaming(self) -> bool: ...
+
+    def fetch(self, limit: int, /) -> tuple[bytes, int]:
+        """The text of the next rows, and how many they are: at most *limit* (positive), and none
+        at the end only."""
+        ...
+
+    def close(self) -> None:
+        """Free what the database holds for this result. May be called again."""
+        ...
+
+
+class ParquetResult(Protocol):
+    """What one statement returned, with its ``rows`` in a file; the rest as of ``Result``."""
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
 
 
 END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"

@@ -15,12 +15,14 @@ from notebook_rpc.model import Table  # noqa: TC001  # as above
 
 class ColumnFacts(msgspec.Struct, frozen=True):
     """A column of a table or a view. ``datatype`` is the whole of it, as ``VARCHAR(40)``;
-    ``default`` is an expression in SQL, None if there is none."""
+    ``default`` is an expression in SQL, None if there is none. Nobody can write to a column that
+    is ``generated`` by the expression given there; "" where the database does not tell it."""
 
     name: str
     datatype: str
     nullable: bool = True
     default: str | None = None
+    generated: str | None = None
 
 
 class ConstraintKind(enum.Enum):

@@ -26,7 +26,7 @@ from notebook_rpc.sansio.sqltext import (
     statements,
     transaction_control,
 )
-from notebook_rpc_drivers import _dbapi_catalog, _dbapi_errors
+from notebook_rpc_drivers import _dbapi_catalog, _dbapi_describe, _dbapi_errors
 from notebook_rpc_drivers import _dbapi_words as words
 from notebook_rpc_drivers._dbapi_facts import Begin, Catalog, Kill
 from notebook_rpc_drivers._dbapi_result import AT_ONCE, Result
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from notebook_rpc.model import Column, Parameters, Table
     from notebook_rpc.sansio.sqltext import Control
+    from notebook_rpc.schema import TableFacts
     from notebook_rpc_drivers._dbapi_catalog import Ask
     from notebook_rpc_drivers.dbapi import Database
 
@@ -105,6 +106,23 @@ class Connection:
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
         with self._catalog() as (kind, ask):
             return _dbapi_catalog.columns(kind, ask, catalog, schema, table)
+
+    def describe(self, table: Table, /) -> TableFacts:
+        with self._catalog() as (kind, ask):
+            # Of the client's own connection, a query may not fail a transaction.
+            free = self.transaction is not Transaction.OPEN
+            return _dbapi_describe.describe(kind, ask, table, may_fail=free)
+
+    def schemas(self) -> list[str]:
+        with self._catalog() as (kind, ask):
+            return _dbapi_describe.schemas(kind, ask)
+
+    def databases(self) -> list[str]:
+        with self._catalog() as (kind, ask):
+            return _dbapi_describe.databases(kind, ask)
+
+    def written(self, table: Table, /) -> str:
+        return _dbapi_describe.written(self.facts.dialect, table)
 
     def rollback(self) -> bool:
         self._finish()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import uuid
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -20,6 +21,7 @@ from duckdb import Statement
 from nanoarrow.ipc import InputStream
 
 from notebook_rpc.errors import QueryError
+from notebook_rpc.model import unique_names
 from notebook_rpc.sansio.arrow import Messages
 from notebook_rpc.sansio.arrow_check import check
 from notebook_rpc_drivers._arrow_stream import ArrowError, batches, release
@@ -91,34 +93,69 @@ class ArrowResult(Reading):
         if self._is_over():
             return b""
         with self._reading():
-            batch = self._next()
+            batch = next_of(self._batches)
             if batch is not None:
                 return self._messages.batch(batch)
         self._end()
         return b""
 
-    def _next(self) -> Any:
-        try:
-            return next(self._batches, None)
-        except ArrowError as exc:
-            said = str(exc)
-            raise _CLASSES.get(said.partition(":")[0], duckdb.Error)(said) from exc
-
     def _let_go(self) -> None:
-        _stop(self._connection, self._stream)
+        stop(self._connection, self._stream)
+
+
+def next_of(batches: Iterator[Any]) -> Any:
+    """The next batch, None at the end; an error has its class."""
+    try:
+        return next(batches, None)
+    except ArrowError as exc:
+        said = str(exc)
+        raise class_of(said)(said) from exc
+
+
+def class_of(said: str) -> type[duckdb.Error]:
+    """The class that an error with this message had before it came through a stream."""
+    return _CLASSES.get(said.partition(":")[0], duckdb.Error)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A query that needs no casts: its columns, the rows of a batch, and its schema as it is sent,
+    which has all that is to be known of types."""
+
+    columns: list[ResultColumn]
+    rows: int
+    schema: bytes
 
 
 class Arrow:
     """A ``Form``."""
 
     def __init__(self) -> None:
-        self._rows = _ROWS
+        self.rows = _ROWS
+        self._sql: str | None = None  # if it is worth knowing
+
+    def again(self, connection: Connection, sql: str, /) -> ArrowResult | None:
+        self._sql = sql
+        known = connection.shapes.get(Arrow, sql)
+        if not isinstance(known, _Known):
+            return None
+        submitted = connection.cursor._submit(sql, None, "stream", known.rows)  # noqa: SLF001
+        stream = nanoarrow.c_array_stream(submitted.arrow_capsule())
+        if _names(stream) == [column.column for column in known.columns]:
+            result = _read(connection, known.columns, stream)
+            if result.schema == known.schema:
+                return result
+        stop(connection, stream)
+        connection.abandon()
+        connection.shapes.forget(Arrow, sql)
+        return None
 
     def select(self, names: list[str], types: list[Any], /) -> str | None:  # noqa: ARG002
-        self._rows = rows_at_once(types)
+        self.rows = rows_at_once(types)
         casts = [cast_for_arrow(kind) for kind in types]
         if not any(casts):
             return None
+        self._sql = None
         return ", ".join(
             f"c{number}::{cast}" if cast else f"c{number}" for number, cast in enumerate(casts)
         )
@@ -133,29 +170,42 @@ class Arrow:
     ) -> ArrowResult:
         text = query.query if isinstance(query, Statement) else query
         # The public way to a stream, a relation's __arrow_c_stream__, has batches of 131072 rows.
-        submitted = connection.cursor._submit(text, bound, "stream", self._rows)  # noqa: SLF001
-        return _opened(connection, columns, submitted)
+        submitted = connection.cursor._submit(text, bound, "stream", self.rows)  # noqa: SLF001
+        result = _opened(connection, columns, submitted)
+        if self._sql is not None:
+            known = _Known(columns, self.rows, result.schema)
+            connection.shapes.keep(Arrow, self._sql, known)
+        return result
 
     def kept(
         self, connection: Connection, columns: list[ResultColumn], rows: DuckDBPyRelation, /
     ) -> ArrowResult:
         connection.ready_to_stream()
-        return _opened(connection, columns, rows._submit("stream", self._rows))  # noqa: SLF001
+        return _opened(connection, columns, rows._submit("stream", self.rows))  # noqa: SLF001
 
     def counted(self, connection: Connection, count: int, /) -> ArrowResult:
         return ArrowResult(connection, [], None, count)
 
 
 def _opened(connection: Connection, columns: list[ResultColumn], submitted: Any) -> ArrowResult:
-    stream = nanoarrow.c_array_stream(submitted.arrow_capsule())
+    return _read(connection, columns, nanoarrow.c_array_stream(submitted.arrow_capsule()))
+
+
+def _read(connection: Connection, columns: list[ResultColumn], stream: Any) -> ArrowResult:
     try:
         return ArrowResult(connection, columns, stream)
     except BaseException:
-        _stop(connection, stream)
+        stop(connection, stream)
         raise
 
 
-def _stop(connection: Connection, stream: Any) -> None:
+def _names(stream: Any) -> list[str]:
+    schema = stream.get_schema()
+    return unique_names(schema.child(number).name for number in range(schema.n_children))
+
+
+def stop(connection: Connection, stream: Any) -> None:
+    """Let go of a stream that may not have ended."""
     connection.cursor.interrupt()  # or its release would wait for what the engine is at
     release(stream)
 

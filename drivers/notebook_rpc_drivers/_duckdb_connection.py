@@ -12,8 +12,8 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType
@@ -27,8 +27,9 @@ from notebook_rpc.model import (
     Transaction,
     unique_names,
 )
-from notebook_rpc_drivers import _duckdb_stability
-from notebook_rpc_drivers._duckdb_result import JSON, TEXT, VALUES, Reading, Result
+from notebook_rpc_drivers import _duckdb_describe, _duckdb_stability, _duckdb_touched
+from notebook_rpc_drivers._duckdb_page import Page, part_of
+from notebook_rpc_drivers._duckdb_result import TEXT, VALUES, Json, Reading, Result
 from notebook_rpc_drivers._duckdb_sql import (
     COLUMNS,
     KEEPS_CATALOG,
@@ -47,14 +48,25 @@ from notebook_rpc_drivers._duckdb_sql import (
     which_statement,
     without_semicolon,
 )
+from notebook_rpc_drivers._touched import Written
 
 if TYPE_CHECKING:
-    from notebook_rpc.model import Parameters
+    from collections.abc import Callable, Sequence
+
+    from notebook_rpc.model import Line, Parameters, Touched
+    from notebook_rpc.schema import TableFacts
     from notebook_rpc_drivers._duckdb_arrow import ArrowResult
+    from notebook_rpc_drivers._duckdb_lines import LinesResult
+    from notebook_rpc_drivers._duckdb_parquet import ParquetResult
     from notebook_rpc_drivers._duckdb_result import Form, Row
+    from notebook_rpc_drivers._duckdb_shapes import Shapes
 
 R = TypeVar("R", bound=Reading)
 Bound = list[object] | dict[str, object] | None
+
+
+def _matches(names: Sequence[str], row: Row) -> bool:
+    return all(name in ("", own) for name, own in zip(names, row, strict=False))
 
 
 class Connection:
@@ -65,11 +77,15 @@ class Connection:
     before a stream begins: no statement can change it before the stream has ended.
     """
 
-    def __init__(self, root: DuckDBPyConnection) -> None:
+    computes_here: Literal[True] = True
+
+    def __init__(self, root: DuckDBPyConnection, shapes: Shapes) -> None:
+        self.shapes = shapes
         self.changes = 0
+        self._written = Written()
         self._root = root
         self._sibling: DuckDBPyConnection | None = None
-        self._result: Reading | None = None
+        self._result: Reading | Page | None = None
         self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
         self._busy: DuckDBPyConnection | None = None
         self._begin()
@@ -77,7 +93,8 @@ class Connection:
     def _begin(self, *, counting: bool = True) -> None:
         """With a cursor that nobody has used; *counting*, if its progress is to be told."""
         self._own = self._root.cursor()
-        self._captured: dict[str, list[Row]] = {TABLES: [], VIEWS: [], COLUMNS: []}
+        self._captured: dict[str, list[Row]] = {}
+        self._place: list[Row] = []  # captured, too
         self._whole = False  # _captured is all there is to see
         self._stale = False  # _captured is older than the last statement that may have changed it
         self._in_transaction = False
@@ -102,8 +119,54 @@ class Connection:
     def execute_text(self, sql: str, parameters: Parameters | None = None, /) -> Result:
         return self._run_noting(sql, parameters, TEXT)
 
-    def execute_json(self, sql: str, parameters: Parameters | None = None, /) -> Result:
-        return self._run_noting(sql, parameters, JSON)
+    def execute_json(
+        self, sql: str, parameters: Parameters | None = None, /, *, arrays: bool = False
+    ) -> Result:
+        return self._run_noting(sql, parameters, Json(arrays=arrays))
+
+    def execute_lines(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        /,
+        *,
+        line: Line,
+        before: str = "",
+        after: str = "",
+    ) -> LinesResult:
+        from notebook_rpc_drivers import _duckdb_lines  # noqa: PLC0415  # not at start-up
+
+        return self._run_noting(sql, parameters, _duckdb_lines.Lines(line, before, after))
+
+    def execute_parquet(
+        self, sql: str, parameters: Parameters | None, path: str, /
+    ) -> ParquetResult:
+        from notebook_rpc_drivers import _duckdb_parquet  # noqa: PLC0415  # not at start-up
+
+        return self._run_noting(sql, parameters, _duckdb_parquet.Parquet(path))
+
+    def execute_page(
+        self, sql: str, parameters: Parameters | None, offset: int, limit: int | None, /
+    ) -> Page | None:
+        self._finish()
+        if self.stability(sql) is not Stability.LASTING:
+            return None
+        page = Page(self, sql, parameters, offset, limit)
+        with self.calling():
+            self._own.begin()
+        try:
+            page.begin()
+        except BaseException as exc:
+            page.close()
+            if isinstance(exc, QueryError):
+                return None  # who runs the client's own text will hear what is wrong with that
+            raise
+        self._result = page
+        return page
+
+    def part(self, sql: str, offset: int, limit: int | None, /) -> str | None:
+        volatile = self.stability(sql) is Stability.VOLATILE
+        return None if volatile else part_of(sql, offset, limit)
 
     def execute_arrow(self, sql: str, parameters: Parameters | None = None, /) -> ArrowResult:
         from notebook_rpc_drivers import _duckdb_arrow  # noqa: PLC0415  # not at start-up
@@ -127,6 +190,18 @@ class Connection:
 
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
         return [Column(*row) for row in self._catalog(COLUMNS, catalog, schema, table)]
+
+    def describe(self, table: Table, /) -> TableFacts:
+        return _duckdb_describe.describe(self._described, table)
+
+    def schemas(self) -> list[str]:
+        return _duckdb_describe.schemas(self._described)
+
+    def databases(self) -> list[str]:
+        return [name for (name,) in self._beside(_duckdb_describe.DATABASES, [])]
+
+    def written(self, table: Table, /) -> str:
+        return ".".join(quoted(part) for part in (table.catalog, table.schema, table.table) if part)
 
     @property
     def cursor(self) -> DuckDBPyConnection:
@@ -165,6 +240,17 @@ class Connection:
             return _duckdb_stability.stability(self._beside, sql)
         except QueryError:
             return Stability.VOLATILE
+
+    def reads(self, sql: str, /) -> Touched:
+        if self._left or self._in_transaction:
+            return None  # as with ``stability``
+        try:
+            return _duckdb_touched.reads(self._beside, sql)
+        except QueryError:
+            return None
+
+    def take_written(self) -> Touched:
+        return self._written.take()
 
     def close(self) -> None:
         self._finish()
@@ -224,11 +310,28 @@ class Connection:
 
     def end_stream(self) -> None:
         with self.calling():
-            self._own.interrupt()  # or abort() would wait for what the engine is at
-            self._own.abort()  # ends the result alone, not a transaction around it
-            if self._in_transaction and not self._failed:
-                # There the interrupt would still be met by what the next statement is bound with.
-                self._own.execute("SELECT 1").fetchall()
+            self.abandon(in_transaction=self._in_transaction and not self._failed)
+
+    def abandon(self, *, in_transaction: bool = True) -> None:
+        """Stop what runs, and leave the transaction around it as it is."""
+        self._own.interrupt()  # or abort() would wait for what the engine is at
+        self._own.abort()  # ends the result alone
+        if in_transaction:
+            # There the interrupt would still be met by what the next statement is bound with.
+            self._own.execute("SELECT 1").fetchall()
+
+    # For a page, whose transaction nobody else sees
+
+    def run_in_snapshot(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
+        return self._run(sql, parameters, form)
+
+    def ask_in_snapshot(self, sql: str, parameters: Parameters | None) -> list[Row]:
+        with self.calling(), own_sql_hidden():
+            return self._own.execute(sql, bindable(parameters)).fetchall()
+
+    def end_snapshot(self) -> None:
+        with self.calling(undisturbed=True), suppress(duckdb.TransactionException):
+            self._own.rollback()
 
     def _finish(self) -> None:
         if self._result is not None:
@@ -296,6 +399,10 @@ class Connection:
     def _last(self, statement: Statement, bound: Bound, form: Form[R]) -> R:
         if type_of(statement) != StatementType.SELECT:
             self._note_write(statement)
+        elif not bound:
+            self.ready_to_stream()
+            if (again := form.again(self, statement.query)) is not None:
+                return again
         relation: DuckDBPyRelation | None = self._own.sql(statement, params=bound)
         if relation is None:
             return form.counted(self, 0)
@@ -338,9 +445,14 @@ class Connection:
             if begins(statement):
                 self._in_transaction = True
             else:
-                self.changes += self._wrote and commits(statement)
+                if self._wrote and commits(statement):
+                    self._written.commit()
+                    self.changes += 1
                 self._transaction_ended()
+        elif kind == StatementType.SET:
+            self._stale = True  # where names are looked for, perhaps
         elif kind not in KEEPS_CATALOG:
+            self.shapes.clear()
             self._stale = True
             if kind not in SAYS_TEMPORARY or "temp" in statement.query.lower():
                 self._temporary = True
@@ -352,13 +464,18 @@ class Connection:
         kind = type_of(statement)
         if kind == StatementType.TRANSACTION:
             return
+        tables = _duckdb_touched.written(kind, statement.query)
+        at_once = not self._in_transaction or kind not in TAKEN_BACK
+        self._written.note(tables, at_once=at_once)
         self._wrote = self._in_transaction
-        if not self._in_transaction or kind not in TAKEN_BACK:
-            self.changes += 1
+        self.changes += at_once
+        if not self._in_transaction:
+            self._written.commit()
 
     def _transaction_ended(self) -> None:
         self._stale |= self._changed
         self._in_transaction = self._changed = self._failed = self._wrote = False
+        self._written.roll_back()
 
     def ready_to_stream(self) -> None:
         """To be called before a stream takes the cursor."""
@@ -371,18 +488,36 @@ class Connection:
         some = self._changed or self._temporary
         # The engine lists every database before it leaves out all but one, columns above all:
         # 100 ms for 100 000 of them. So what cannot be there is not asked for.
-        for query in (TABLES, VIEWS, COLUMNS):
+        for query in (_duckdb_describe.SCHEMAS, TABLES, VIEWS, COLUMNS, *_duckdb_describe.PARTS):
             if query == COLUMNS:
                 some = bool(self._captured[TABLES] or self._captured[VIEWS])
             every = [""] * query.count("?")
             self._captured[query] = (
                 self._own.execute(f"FROM ({query}) {kept}", every).fetchall() if some else []
             )
+        self._place = self._own.execute(_duckdb_describe.PLACE).fetchall()
         self._whole = self._changed
         self._stale = False
 
-    def _catalog(self, query: str, *names: str) -> list[Row]:
-        if self._result is None or not self._result.streaming:
+    @property
+    def _streaming(self) -> bool:
+        return self._result is not None and self._result.streaming
+
+    def _described(self, query: str, *names: str) -> list[Row]:
+        matches = _duckdb_describe.matches
+        if self._streaming and query == _duckdb_describe.PLACE and self._place:
+            return self._place  # which the sibling does not know
+        if self._streaming and query == _duckdb_describe.TABLE_FACTS:
+            facts = self._captured.get(_duckdb_describe.FACTS, [])
+            own = [row for row in facts if matches(names, row)]
+            if own or self._whole:
+                return own
+        return self._catalog(query, *names, matches=matches)
+
+    def _catalog(
+        self, query: str, *names: str, matches: Callable[[Sequence[str], Row], bool] = _matches
+    ) -> list[Row]:
+        if not self._streaming:
             try:
                 # An interrupt would undo the transaction that is open, to save milliseconds.
                 with self.calling(undisturbed=self._in_transaction):
@@ -392,11 +527,7 @@ class Connection:
                     raise
             # The transaction has failed and can only be rolled back: to what others see.
             return self._committed(query, names)
-        captured = [
-            row
-            for row in self._captured[query]
-            if all(name in ("", own) for name, own in zip(names, row, strict=False))
-        ]
+        captured = [row for row in self._captured.get(query, []) if matches(names, row)]
         if self._whole:
             return captured
         return sorted(self._committed(query, names) + captured, key=lambda row: row[:3])

@@ -154,8 +154,9 @@ class ReadOnlyConnection(Connection):
             raise _refused("can have queries explained, and nothing else")
         if kind == StatementType.MULTI:
             raise _refused("name the values of a PIVOT: ON column IN (1, 2)")
-        name = "this" if kind is None else kind.name.replace("_", " ")
-        raise _refused(f"can run queries, and no {name} statement")
+        if kind is None:  # UPDATE EXTENSIONS: a kind that has no name in Python
+            raise _refused("can run queries, and nothing else")
+        raise _refused(f"can run queries, and no {kind.name.replace('_', ' ')} statement")
 
     def _plan_of(self, query: str, bound: Bound) -> list[Any]:
         try:

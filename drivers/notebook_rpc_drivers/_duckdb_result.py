@@ -15,7 +15,8 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from notebook_rpc.errors import NotebookError, QueryError
-from notebook_rpc_drivers import _duckdb_json
+from notebook_rpc.model import ResultColumn, unique_names
+from notebook_rpc_drivers import _duckdb_few_rows, _duckdb_json
 from notebook_rpc_drivers._duckdb_sql import own_sql_hidden, text_of, values_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyRelation, Statement
 
-    from notebook_rpc.model import ResultColumn
     from notebook_rpc_drivers._duckdb_connection import Bound, Connection
 
 R_co = TypeVar("R_co", bound="Reading", covariant=True)
@@ -94,18 +94,24 @@ class Result(Reading):
         *,
         count: int = -1,
         streaming: bool = False,
+        ended: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """*ended* is told how many rows there were, when all have come."""
         super().__init__(connection, columns, count, streaming=streaming)
         self._fetch: Callable[[int], list[Row]] = fetch
         self._read = read
+        self._given = 0
+        self._told = ended
 
     def fetch(self, limit: int, /) -> list[Any]:
         if self._is_over():
             return []
         with self._reading():
             rows = self._fetch(limit)
+        self._given += len(rows)
         if len(rows) < limit:
             self._end()
+            self._told(self._given)
         return self._read(rows)
 
     def close(self) -> None:
@@ -115,6 +121,11 @@ class Result(Reading):
 
 class Form(Protocol[R_co]):
     """What a statement's rows shall come as. One is made for each statement."""
+
+    def again(self, connection: Connection, sql: str, /) -> R_co | None:
+        """Run *sql*, a query without parameters, at once, if it is known what it will give. None:
+        it is not, or not any more; the query is to be bound first."""
+        ...
 
     def select(self, names: list[str], types: list[Any], /) -> str | None:
         """SQL for the columns c0, c1... of the query; None for them as they are."""
@@ -149,6 +160,9 @@ class Rows:
     select: Callable[[list[str], list[Any]], str | None]
     reader: Callable[[list[ResultColumn]], Read]
 
+    def again(self, _: Connection, __: str, /) -> Result | None:
+        return None
+
     def running(
         self,
         connection: Connection,
@@ -164,14 +178,111 @@ class Rows:
     def kept(
         self, connection: Connection, columns: list[ResultColumn], rows: DuckDBPyRelation, /
     ) -> Result:
-        each = rows.iter_rows()
-        first = list(islice(each, 1))  # from here on they lie in memory and the cursor is free
-        each = chain(first, each)
-        fetch = lambda limit: list(islice(each, limit))  # noqa: E731
-        return Result(connection, columns, fetch, self.reader(columns))
+        return _kept(connection, columns, rows, self.reader(columns))
 
     def counted(self, connection: Connection, count: int, /) -> Result:
-        return Result(connection, [], _none, _as_they_are, count=count)
+        return _counted(connection, count)
+
+
+@dataclass(frozen=True)
+class _Few:
+    """A query that gave few rows, of *columns*, and what writes them."""
+
+    columns: list[ResultColumn]
+    write: _duckdb_few_rows.Write
+
+
+class Json:
+    """Rows as JSON: written by the engine, or by Python where they are few, as far as is known."""
+
+    def __init__(self, *, arrays: bool) -> None:
+        self._arrays = arrays
+        self._sql: str | None = None  # if it is worth knowing
+        self._write: _duckdb_few_rows.Write | None = None
+
+    def again(self, connection: Connection, sql: str, /) -> Result | None:
+        self._sql = sql
+        known = connection.shapes.get(self._key, sql)
+        if not isinstance(known, _Few):
+            return None
+        result = self._few(connection, sql, known)
+        if result is None:
+            connection.shapes.forget(self._key, sql)
+        return result
+
+    def select(self, names: list[str], types: list[Any], /) -> str:
+        if self._sql is not None:
+            write = _duckdb_few_rows.arrays if self._arrays else _duckdb_few_rows.objects
+            self._write = write(names, types)
+        if self._arrays:
+            return _duckdb_json.array_of(types)
+        return _duckdb_json.json_of(names, types)
+
+    def running(
+        self,
+        connection: Connection,
+        columns: list[ResultColumn],
+        query: Statement | str,
+        bound: Bound,
+        /,
+    ) -> Result:
+        def ended(rows: int) -> None:
+            if self._sql is not None and self._write is not None and rows <= _duckdb_few_rows.MOST:
+                connection.shapes.keep(self._key, self._sql, _Few(columns, self._write))
+
+        cursor, read = connection.cursor, _json_reader(columns)
+        cursor.execute(query, bound)
+        return Result(connection, columns, cursor.fetchmany, read, streaming=True, ended=ended)
+
+    def kept(
+        self, connection: Connection, columns: list[ResultColumn], rows: DuckDBPyRelation, /
+    ) -> Result:
+        return _kept(connection, columns, rows, _json_reader(columns))
+
+    def counted(self, connection: Connection, count: int, /) -> Result:
+        return _counted(connection, count)
+
+    @property
+    def _key(self) -> str:
+        return "arrays" if self._arrays else "objects"
+
+    def _few(self, connection: Connection, sql: str, known: _Few) -> Result | None:
+        cursor = connection.cursor
+        cursor.execute(sql)
+        rows = cursor.fetchmany(_duckdb_few_rows.MOST + 1)
+        if len(rows) > _duckdb_few_rows.MOST:
+            connection.abandon()
+            return None
+        names = unique_names(column[0] for column in cursor.description)
+        given = [
+            ResultColumn(name, str(column[1]))
+            for name, column in zip(names, cursor.description, strict=True)
+        ]
+        if given != known.columns:
+            return None
+        try:
+            lines = known.write(rows)
+        except _duckdb_few_rows.Misfit:
+            return None
+        return Result(connection, given, _from(lines), _as_they_are)
+
+
+def _from(lines: list[Any]) -> Callable[[int], list[Any]]:
+    left = iter(lines)
+    return lambda limit: list(islice(left, limit))
+
+
+def _kept(
+    connection: Connection, columns: list[ResultColumn], rows: DuckDBPyRelation, read: Read
+) -> Result:
+    each = rows.iter_rows()
+    first = list(islice(each, 1))  # from here on they lie in memory and the cursor is free
+    each = chain(first, each)
+    return Result(connection, columns, lambda limit: list(islice(each, limit)), read)
+
+
+def _counted(connection: Connection, count: int) -> Result:
+    return Result(connection, [], _none, _as_they_are, count=count)
 
 
 def _none(_: int) -> list[Row]:
@@ -194,4 +305,3 @@ def _json_reader(columns: list[ResultColumn]) -> Read:
 
 VALUES: Final = Rows(lambda _, types: values_of(types), lambda _: _as_they_are)
 TEXT: Final = Rows(text_of, lambda _: _lines)
-JSON: Final = Rows(_duckdb_json.json_of, _json_reader)

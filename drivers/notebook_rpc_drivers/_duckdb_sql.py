@@ -18,6 +18,7 @@ from notebook_rpc.errors import (
     DatabaseError,
     DatabaseUnavailable,
     NotebookError,
+    UnknownTable,
     from_dbapi,
 )
 
@@ -71,6 +72,8 @@ _CONFLICT = re.compile(
     r"|Transaction conflict: |Attempting to modify table |PRIMARY KEY or UNIQUE constraint)"
 )
 
+_NO_TABLE = re.compile("Catalog Error: Table with name .* does not exist!", re.DOTALL)
+
 # Our SQL calls functions by their full names: a user's macro hides a built-in of the same name,
 # operators of text included, but nothing can be created in "system". Comparisons and casts
 # cannot be hidden.
@@ -88,7 +91,7 @@ COLUMNS = """
     ORDER BY database_name, schema_name, table_name, column_index"""
 
 
-def _as_text(kind: str, column: str) -> str:
+def as_text(kind: str, column: str) -> str:
     """SQL for the text of *column*; *kind* is ``type.id``."""
     if kind in _NESTED:
         return f"system.main.to_json({column})::VARCHAR"
@@ -103,7 +106,7 @@ def _as_text(kind: str, column: str) -> str:
     return f"{column}::VARCHAR"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -114,7 +117,7 @@ def quoted(name: str) -> str:
 def text_of(names: list[str], types: list[Any]) -> str:
     """SQL for a row of the columns c0, c1... as JSON; *names* are distinct."""
     pairs = (
-        f"{_literal(name)}, {_as_text(kind.id, f'c{number}')}"
+        f"{literal(name)}, {as_text(kind.id, f'c{number}')}"
         for number, (name, kind) in enumerate(zip(names, types, strict=True))
     )
     return f"system.main.json_object({', '.join(pairs)})::VARCHAR"
@@ -125,7 +128,7 @@ def values_of(types: list[Any]) -> str | None:
     if not any(_NOT_IN_PYTHON.search(str(kind)) for kind in types):
         return None
     return ", ".join(
-        _as_text(kind.id, f"c{number}") if _NOT_IN_PYTHON.search(str(kind)) else f"c{number}"
+        as_text(kind.id, f"c{number}") if _NOT_IN_PYTHON.search(str(kind)) else f"c{number}"
         for number, kind in enumerate(types)
     )
 
@@ -140,6 +143,8 @@ def translated(exc: Exception, before: str = "", after: str = "") -> NotebookErr
         return DatabaseError(message)
     if _CONFLICT.match(str(exc)):
         return Conflict(message)
+    if _NO_TABLE.match(str(exc)):
+        return UnknownTable(message)
     return type(from_dbapi(exc))(message)
 
 

@@ -78,18 +78,23 @@ def _sql_tables(db: pyodbc.Connection, *, views: bool) -> list[Table]:
 
 
 def _sql_columns(db: pyodbc.Connection, table: str) -> list[Column]:
-    # Not every driver can be given a name that is not ASCII.
-    pattern, escape = table if table.isascii() else "", db.searchescape
-    for special in (escape, "%", "_") if escape else ():
-        pattern = pattern.replace(special, escape + special)
     cursor = db.cursor()
     try:
         return [
             Column(catalog or "", schema or "", name, column, kind or "")
-            for catalog, schema, name, column, _, kind, *_ in cursor.columns(pattern or None)
+            for catalog, schema, name, column, _, kind, *_ in cursor.columns(pattern(db, table))
         ]
     finally:
         cursor.close()
+
+
+def pattern(db: pyodbc.Connection, table: str) -> str | None:
+    """For SQLColumns; it may fit other tables, too. None is any."""
+    # Not every driver can be given a name that is not ASCII.
+    found, escape = table if table.isascii() else "", db.searchescape
+    for special in (escape, "%", "_") if escape else ():
+        found = found.replace(special, escape + special)
+    return found or None
 
 
 def _is_systems(dbms: Dbms, owner: Table | Column) -> bool:

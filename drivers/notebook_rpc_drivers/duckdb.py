@@ -28,6 +28,7 @@ from notebook_rpc.errors import DatabaseUnavailable, InvalidParams
 from notebook_rpc_drivers._duckdb_connection import Connection
 from notebook_rpc_drivers._duckdb_extras import extras_of
 from notebook_rpc_drivers._duckdb_read_only import ReadOnlyConnection
+from notebook_rpc_drivers._duckdb_shapes import Shapes
 from notebook_rpc_drivers._duckdb_sql import translated
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Database:
         """Its files are in *folders* only, None for anywhere."""
         self._path = path
         self._folders = folders
+        self._shapes = Shapes()
         self._read_only = config.get("access_mode", "").lower() == "read_only"
         # A SELECT from a name that is no table would look for a variable of that name in us.
         extras, config = extras_of({"python_enable_replacements": "false", **config})
@@ -86,7 +88,7 @@ class Database:
 
     def _connected(self, kind: type[C]) -> C:
         try:
-            return kind(self._root)
+            return kind(self._root, self._shapes)
         except duckdb.Error as exc:
             raise DatabaseUnavailable(str(exc)) from exc
 

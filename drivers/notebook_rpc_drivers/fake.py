@@ -21,6 +21,7 @@ not matter::
     abort MESSAGE                  fails, and so has the transaction, if there is one
     leave                          breaks the connection: every later call but close fails
     select NAME, ... from TABLE    rows of orders, users or the view paid; * is all columns
+    select count(*) from TABLE     how many they are
     create [temp] table NAME (COLUMN TYPE, ...)   makes an empty table
     begin, commit, rollback        as elsewhere; rollback undoes create
 
@@ -51,6 +52,7 @@ from notebook_rpc.errors import (
     InvalidParams,
     NotebookError,
     QueryError,
+    UnknownTable,
 )
 from notebook_rpc.model import (
     Column,
@@ -60,11 +62,13 @@ from notebook_rpc.model import (
     Transaction,
     unique_names,
 )
+from notebook_rpc.schema import ColumnFacts, Constraint, ConstraintKind, TableFacts
+from notebook_rpc_drivers._touched import Written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from notebook_rpc.model import Parameters
+    from notebook_rpc.model import Parameters, Touched
 
 Row = tuple[Any, ...]
 Columns = list[tuple[str, str]]  # name, type
@@ -85,6 +89,21 @@ _TABLES: dict[str, tuple[Columns, list[Row]]] = {
     ),
 }
 _VIEWS = {"paid"}
+_KEYS = {("orders", "id"), ("users", "id")}
+_CONSTRAINTS = {
+    "orders": (
+        Constraint(ConstraintKind.PRIMARY_KEY, "orders_pkey", ("id",)),
+        Constraint(
+            ConstraintKind.FOREIGN_KEY,
+            "orders_customer_fkey",
+            ("customer",),
+            references=Table("fake", "main", "users"),
+            referenced=("id",),
+        ),
+        Constraint(ConstraintKind.CHECK, "orders_amount_check", ("amount",), "amount > 0"),
+    ),
+    "users": (Constraint(ConstraintKind.PRIMARY_KEY, "users_pkey", ("id",)),),
+}
 _ENDS = ("commit", "rollback")
 
 _TYPES: dict[str, object] = {
@@ -176,6 +195,7 @@ class FakeConnection:
         self._read_only = read_only
         self.interrupts = 0
         self.changes = 0
+        self._written = Written()
         self.transaction = Transaction.NONE
         self.closed = False
         self._broken = False
@@ -228,14 +248,40 @@ class FakeConnection:
         self.arrive("columns", f"{catalog} {schema} {table}")
         if catalog not in ("", "fake") or schema not in ("", "main"):
             return []
-        described = {name: columns for name, (columns, _) in _TABLES.items()}
-        described |= self._visible()
         return [
             Column("fake", "main", name, column, kind)
-            for name, columns in sorted(described.items())
+            for name, columns in sorted(self._described().items())
             for column, kind in columns
             if table in ("", name)
         ]
+
+    def describe(self, table: Table, /) -> TableFacts:
+        self.arrive("describe", f"{table.catalog} {table.schema} {table.table}")
+        described = self._described()
+        name = table.table if table.table in described else table.table.lower()
+        here = table.catalog in ("", "fake") and table.schema in ("", "main")
+        if not here or name not in described:
+            raise UnknownTable(f"there is no table {table.table!r}")
+        constraints = _CONSTRAINTS.get(name, ())
+        columns = [
+            ColumnFacts(column, kind, nullable=(name, column) not in _KEYS)
+            for column, kind in described[name]
+        ]
+        listed = ", ".join(f"{column} {kind}" for column, kind in described[name])
+        is_view = name in _VIEWS
+        create = "" if is_view else f"create table {name} ({listed})"
+        return TableFacts(Table("fake", "main", name), columns, constraints, create, is_view)
+
+    def schemas(self) -> list[str]:
+        self.arrive("schemas")
+        return ["main"]
+
+    def databases(self) -> list[str]:
+        self.arrive("databases")
+        return ["fake"]
+
+    def written(self, table: Table, /) -> str:
+        return ".".join(filter(None, (table.catalog, table.schema, table.table)))
 
     def rollback(self) -> bool:
         self.arrive("rollback")
@@ -247,6 +293,13 @@ class FakeConnection:
     def stability(self, sql: str, /) -> Stability:
         self.arrive("stability", sql)
         return self._database.stabilities.get(sql, Stability.VOLATILE)
+
+    def reads(self, sql: str, /) -> Touched:
+        self.arrive("reads", sql)
+        return self._database.touched.get(sql)
+
+    def take_written(self) -> Touched:
+        return self._written.take()
 
     def reset(self) -> None:
         self.arrive("reset")
@@ -278,12 +331,16 @@ class FakeConnection:
             self._woken.acquire()
         raise Cancelled("interrupted")
 
+    def _described(self) -> Tables:
+        return {name: columns for name, (columns, _) in _TABLES.items()} | self._visible()
+
     def _visible(self) -> Tables:
         uncommitted = {name: columns for _, name, columns in self._uncommitted}
         return {**self._database.created, **self._temporary, **uncommitted}
 
     def _create(self, statement: str, *, temporary: bool) -> None:
         self._refuse_to_write()
+        self._written.note(None)
         head, _, described = statement.partition("(")
         columns = [column.strip(" )").partition(" ") for column in described.split(",")]
         owner = self._temporary if temporary else self._database.created
@@ -294,6 +351,9 @@ class FakeConnection:
 
     def _end_transaction(self, *, keep: bool) -> None:
         self.changes += keep
+        if keep:
+            self._written.commit()
+        self._written.roll_back()
         for owner, name, columns in self._uncommitted if keep else []:
             owner[name] = columns
         self._uncommitted = []
@@ -330,6 +390,9 @@ class FakeConnection:
             case ["count", int(n)]:
                 self._refuse_to_write()
                 self.changes += 1
+                self._written.note(self._database.touched.get(statement), at_once=True)
+                if self.transaction is Transaction.NONE:
+                    self._written.commit()
                 return _Plan(count=n)
             case ["conflict", int(times)]:
                 self._database.conflicts += 1
@@ -369,6 +432,8 @@ class FakeConnection:
             case ["create", "table", str(_), *_] | ["create", "temp", "table", str(_), *_]:
                 self._create(statement, temporary=words[1] == "temp")
                 return _Plan(count=0)
+            case ["select", "count(*)", "from", str(named)]:
+                return _counted(named.removeprefix("fake.main."), self._visible())
             case ["select", *_, "from", str(table)] if table in _TABLES:
                 return _selected(" ".join(said[1:-2]), table)
         raise QueryError(f"not understood: {statement}")
@@ -399,6 +464,13 @@ def _selected(names: str, table: str) -> _Plan:
     )
 
 
+def _counted(table: str, empty: Tables) -> _Plan:
+    if table not in _TABLES and table not in empty:
+        raise QueryError(f"there is no table {table}")
+    rows = _TABLES[table][1] if table in _TABLES else []
+    return _Plan([("count", "INTEGER")], [(len(rows),)])
+
+
 def _fail(message: list[str]) -> NoReturn:
     raise QueryError(" ".join(message))
 
@@ -409,7 +481,8 @@ class FakeDatabase:
     ``script`` maps an SQL text to another one to run in its place, or to an error to raise.
     ``gates`` and ``failures`` go by the name of the call: a method of ``driver.Connection``,
     ``fetch``, ``finish`` (the close of a result), ``connect`` or ``database.close``. All three
-    may be changed while it is in use. ``waiting`` is set whenever a call begins to wait.
+    may be changed while it is in use. ``touched`` has the tables that an SQL text reads, or a
+    statement of it writes; of others nobody knows. ``waiting`` is set whenever a call begins to wait.
     """
 
     description = "a fake"
@@ -430,6 +503,7 @@ class FakeDatabase:
         self.created: Tables = {}
         self.conflicts = 0
         self.stabilities: dict[str, Stability] = {}
+        self.touched: dict[str, Touched] = {}
         self.closed = False
         self._read_only = read_only
 

@@ -33,11 +33,12 @@ from notebook_rpc.errors import (
     NotebookError,
     NotSupported,
     QueryError,
+    UnknownTable,
 )
 from notebook_rpc.model import ResultColumn, Transaction, unique_names
 from notebook_rpc.sansio.placeholders import bind
 from notebook_rpc.sansio.sqltext import Kind, statements, tokens, transaction_control
-from notebook_rpc_drivers import _odbc_catalog
+from notebook_rpc_drivers import _odbc_catalog, _odbc_describe
 from notebook_rpc_drivers._odbc_errors import state_of, translated
 from notebook_rpc_drivers._odbc_kinds import known
 from notebook_rpc_drivers._odbc_results import Result, type_names
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from notebook_rpc.model import Column, Parameters, Table
     from notebook_rpc.sansio.sqltext import Control
+    from notebook_rpc.schema import TableFacts
     from notebook_rpc_drivers._odbc_kinds import Dbms
     from notebook_rpc_drivers._odbc_strings import ConnectionString
 
@@ -106,6 +108,23 @@ class _Connection:
             return []
         with self.calling(interruptible=self._catalog_may_fail):
             return _odbc_catalog.columns(self._db, self.dbms, catalog, schema, table)
+
+    def describe(self, table: Table, /) -> TableFacts:
+        if any("\0" in name for name in (table.catalog, table.schema, table.table)):
+            raise UnknownTable("no name has a null character")
+        with self.calling(interruptible=self._catalog_may_fail):
+            return _odbc_describe.describe(self._db, self.dbms, table)
+
+    def schemas(self) -> list[str]:
+        with self.calling(interruptible=self._catalog_may_fail):
+            return _odbc_describe.schemas(self._db, self.dbms)
+
+    def databases(self) -> list[str]:
+        with self.calling(interruptible=self._catalog_may_fail):
+            return _odbc_describe.databases(self._db, self.dbms)
+
+    def written(self, table: Table, /) -> str:
+        return _odbc_describe.written(self.dbms, table)
 
     def rollback(self) -> bool:
         had = self.transaction is not Transaction.NONE

@@ -22,6 +22,9 @@ a hidden one; isolation levels must come with BEGIN, and VACUUM and the like can
 PostgreSQL does not call writing stays possible: locks, ANALYZE, REINDEX, NOTIFY, dblink, files
 and large objects (before version 16). A role without those rights is the answer to that.
 
+Which tables a statement writes is not told: its triggers, its rules and the functions it calls may
+write any, and so may what these call, in a language of their own.
+
 A read-only connection beside others goes further: each of its statements is a transaction, and
 rolled back, with settings and large objects; a role that may write files of the server or run
 programs there gets none. Advisory locks, dblink, pg_terminate_backend() of the same role and, where
@@ -54,7 +57,9 @@ from notebook_rpc.errors import (
 from notebook_rpc.model import Column, Table, Transaction
 from notebook_rpc.sansio.sqltext import POSTGRES, statements
 from notebook_rpc.sansio.values import TextRows
+from notebook_rpc_drivers import _postgres_describe
 from notebook_rpc_drivers import _postgres_sql as rules
+from notebook_rpc_drivers._postgres_notices import Listener
 from notebook_rpc_drivers._postgres_rows import TYPE_NAMES, Rows, adapters, texts
 from notebook_rpc_drivers._postgres_sql import Prepared
 from notebook_rpc_drivers._postgres_wire import Wire, failed, sqlstate
@@ -66,6 +71,7 @@ if TYPE_CHECKING:
 
     from notebook_rpc.model import Parameters
     from notebook_rpc.sansio.sqltext import Statement
+    from notebook_rpc.schema import TableFacts
     from notebook_rpc_drivers._postgres_rows import Row
     from notebook_rpc_drivers._postgres_wire import Query, Values
 
@@ -158,6 +164,18 @@ class _Connection:
             return []
         return [Column(own, *row) for row in self.ask(*rules.columns_query(schema, table))]
 
+    def describe(self, table: Table, /) -> TableFacts:
+        return _postgres_describe.describe(self._asked, table)
+
+    def schemas(self) -> list[str]:
+        return _postgres_describe.schemas(self._asked)
+
+    def databases(self) -> list[str]:
+        return _postgres_describe.databases(self._asked)
+
+    def written(self, table: Table, /) -> str:
+        return _postgres_describe.written(table)
+
     def rollback(self) -> bool:
         self._finish()
         if self._wire.status == TransactionStatus.IDLE:
@@ -224,6 +242,12 @@ class _Connection:
                 self._all((_UNDO, None), (_RELEASE, None))
                 raise self._wire.failure(results[-1])
             return texts(results[1], self.adapt)
+
+    def _asked(self, query: str, values: Sequence[str]) -> list[Row]:
+        """As ``ask``, for question marks."""
+        for number in range(1, len(values) + 1):
+            query = query.replace("?", f"${number}", 1)
+        return self.ask(query, values)
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
@@ -477,6 +501,9 @@ class _Database:
 
     def connect_read_only(self) -> _Connection:
         return _Reader(self)
+
+    def listen(self, channel: str, /) -> Listener:
+        return Listener(self.open(read_only=self._read_only), channel)
 
     def close(self) -> None:
         """Nothing is shared by the connections."""

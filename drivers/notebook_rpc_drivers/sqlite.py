@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from notebook_rpc.errors import (
     Cancelled,
@@ -39,6 +39,7 @@ from notebook_rpc.errors import (
     InvalidParams,
     NotebookError,
     QueryError,
+    UnknownTable,
 )
 from notebook_rpc.model import (
     Column,
@@ -48,13 +49,17 @@ from notebook_rpc.model import (
     Transaction,
     unique_names,
 )
-from notebook_rpc_drivers._sqlite_acts import LASTING_FUNCTIONS, STORED, Acts
+from notebook_rpc.sansio.sqltext import SQLITE, Kind, tokens
+from notebook_rpc_drivers import _sqlite_describe
+from notebook_rpc_drivers._sqlite_acts import LASTING_FUNCTIONS, PLAIN, ROOTS, STORED, Acts
 from notebook_rpc_drivers._sqlite_limits import Limits
+from notebook_rpc_drivers._touched import Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from notebook_rpc.model import Parameters
+    from notebook_rpc.model import Parameters, Touched
+    from notebook_rpc.schema import TableFacts
 
 Row = tuple[Any, ...]
 
@@ -83,8 +88,20 @@ _TRIGGER = re.compile(
 _END = re.compile(rf"{_BLANK}*+end{_BLANK}*+", re.DOTALL | re.IGNORECASE)
 _RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 
-# What the module says of a statement that SQLite has prepared, and that wants parameters.
-_UNBOUND = ("Binding ", "Incorrect number of bindings ", "You did not supply a value ")
+# What the module says of a statement that wants parameters, and got none.
+_WANTED = re.compile(r"Incorrect number of bindings supplied. The current statement uses (\d+)")
+
+
+def _numbered(statement: str) -> str:
+    """With ?1 for $1: to SQLite the latter is a name, and means the first of what is bound only if
+    it is the first that is mentioned."""
+    pieces = (
+        f"?{statement[start + 1 : end]}"
+        if kind is Kind.PLACEHOLDER and statement[start] == "$"
+        else statement[start:end]
+        for kind, start, end in tokens(statement, SQLITE)
+    )
+    return "".join(pieces)
 
 
 def split(sql: str) -> list[str]:
@@ -131,7 +148,16 @@ def _translated(exc: Exception, before: str = "", after: str = "") -> NotebookEr
         return Conflict(message)  # not ``alone``: it has been tried for as long as it may
     if code in _NOT_THE_STATEMENT:
         return DatabaseError(message)
+    if str(exc).startswith("no such table: "):
+        return UnknownTable(message)
     return QueryError(message)
+
+
+class _Nulls(dict[str, None]):
+    """A value for every name."""
+
+    def __missing__(self, _: str) -> None:
+        return None
 
 
 class _Result:
@@ -185,9 +211,12 @@ class _Result:
 
 
 class _Connection:
+    computes_here: Literal[True] = True
+
     def __init__(self, uri: str, patience: float, limits: Limits, *, shared: bool = True) -> None:
         """*shared*: other processes may write to the database, too."""
         self.changes = 0
+        self._written = Written()
         self._uri = uri
         self._limits = limits
         self._shared = shared
@@ -253,6 +282,18 @@ class _Connection:
         except sqlite3.ProgrammingError:
             return Transaction.NONE  # it is closed
 
+    def describe(self, table: Table, /) -> TableFacts:
+        return _sqlite_describe.describe(self._asked, table)
+
+    def schemas(self) -> list[str]:
+        return _sqlite_describe.places(self._asked)
+
+    def databases(self) -> list[str]:
+        return _sqlite_describe.places(self._asked)
+
+    def written(self, table: Table, /) -> str:
+        return _sqlite_describe.written(table)
+
     def rollback(self) -> bool:
         self._finish()
         if not self._db.in_transaction:
@@ -260,6 +301,7 @@ class _Connection:
         with self.calling():
             self._db.execute("ROLLBACK")
             self._wrote = False
+            self._written.roll_back()
         return True
 
     def reset(self) -> None:
@@ -284,6 +326,21 @@ class _Connection:
         if not acts.last(functions, stored):
             return Stability.VOLATILE
         return Stability.SHARED if self._shared and acts.relations else Stability.LASTING
+
+    def reads(self, sql: str, /) -> Touched:
+        if self._left or self._db.in_transaction or "\0" in sql:
+            return None  # as with ``stability``
+        try:
+            acts = self._acts_of(sql)
+            if acts is None:
+                return None
+            plain = {name for (name,) in self._ask(PLAIN)}
+            return acts.read(plain, dict(self._ask(ROOTS)))
+        except QueryError:
+            return None
+
+    def take_written(self) -> Touched:
+        return self._written.take()
 
     def close(self) -> None:
         self._finish()
@@ -345,9 +402,13 @@ class _Connection:
         self._left |= self._acts.leaves
         if self._acts.rolls_back:
             self._wrote = False
-        self._wrote |= self._acts.writes
+            self._written.roll_back()
+        if self._acts.writes:
+            self._wrote = True
+            self._written.note(self._acts.written)
         if self._wrote and not self._db.in_transaction:
             self._wrote = False
+            self._written.commit()
             self.changes += 1
 
     def _acts_of(self, sql: str) -> Acts | None:
@@ -357,15 +418,29 @@ class _Connection:
         with self.calling(beside=True):
             self._acts = acts = Acts()
             try:
-                self._db.execute(f"EXPLAIN {sql}", {}).close()
-            except sqlite3.Warning:  # the module's word for several statements, before 3.12
+                acts.note_program(self._explained(sql))
+            # The former is the module's word for several statements, before 3.12.
+            except (sqlite3.Warning, sqlite3.ProgrammingError):
                 return None
-            except sqlite3.ProgrammingError as exc:
-                if not str(exc).startswith(_UNBOUND):
-                    return None
             finally:
                 self._acts = Acts()  # what comes next is no part of it
             return acts
+
+    def _explained(self, sql: str) -> list[Row]:
+        """The program of a statement, whatever parameters it wants."""
+        explain = f"EXPLAIN {sql}"
+        try:
+            return self._db.execute(explain, _Nulls()).fetchall()
+        except sqlite3.ProgrammingError as exc:
+            if not str(exc).startswith("Binding "):
+                raise
+        try:  # they are without names, and have to be counted
+            return self._db.execute(explain).fetchall()
+        except sqlite3.ProgrammingError as exc:
+            wanted = _WANTED.search(str(exc))
+            if wanted is None:
+                raise
+        return self._db.execute(explain, [None] * int(wanted[1])).fetchall()
 
     def _finish(self) -> None:
         if self._result is not None:
@@ -398,6 +473,8 @@ class _Connection:
             for name in bound:  # the module ignores what nobody asks for
                 if not any(f"{mark}{name}" in statement for mark in ":@$?"):
                     raise QueryError(f"the statement has no parameter {name!r}")
+        elif "$" in statement:
+            statement = _numbered(statement)
         cursor = self._patiently(statement, bound)
         if cursor.description is None:
             count = cursor.rowcount  # -1 for DDL, but also for WITH ... INSERT
@@ -419,6 +496,9 @@ class _Connection:
                 return self._patiently(query, parameters).fetchall()
             finally:
                 self._db.set_progress_handler(None, 0)
+
+    def _asked(self, query: str, values: Sequence[str]) -> list[Row]:
+        return self._ask(query, *values)
 
     def _objects(self, kind: str) -> list[Table]:
         found = []

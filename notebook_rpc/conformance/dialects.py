@@ -131,6 +131,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
             "uncommitted-tables-are-in-the-catalog": _MARIADB_DDL,
             "temporary-tables-are-private": _MARIADB_TEMPORARY,
             "temporary-tables-are-seen-beside-a-result": _MARIADB_TEMPORARY,
+            "temporary-tables-are-described": _MARIADB_TEMPORARY,
         },
     ),
     "odbc-sqlite": dataclasses.replace(
@@ -172,6 +173,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
             "uncommitted-tables-are-in-the-catalog": _MARIADB_DDL,
             "temporary-tables-are-private": _MARIADB_TEMPORARY,
             "temporary-tables-are-seen-beside-a-result": _MARIADB_TEMPORARY,
+            "temporary-tables-are-described": _MARIADB_TEMPORARY,
         },
     ),
     "dbapi-psycopg": dataclasses.replace(
@@ -199,6 +201,8 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         quirks={
             "uncommitted-tables-are-in-the-catalog": _ONE_AT_A_TIME,
             "temporary-tables-are-seen-beside-a-result": _ONE_AT_A_TIME,
+            "descriptions-are-of-the-own-transaction": _ONE_AT_A_TIME,
+            "temporary-tables-are-described": _ONE_AT_A_TIME,
         },
     ),
     "fake": Dialect(

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 from notebook_rpc.conformance import (
     _catalog,
+    _describe,
     _interrupts,
     _opening,
     _results,
     _statements,
+    _touched,
     _transactions,
     _values,
 )
@@ -151,6 +153,22 @@ _CAPABILITIES: Final[Mapping[str, tuple[Callable[[Subject], None], ...]]] = {
         _catalog.temporary_tables_are_seen_beside_a_result,
     ),
     "catalog beside an open result": (_catalog.the_catalog_leaves_a_result_alone,),
+    "structure of tables": (
+        _describe.columns_are_described,
+        _describe.nulls_and_defaults_are_described,
+        _describe.views_are_described,
+        _describe.tables_that_do_not_exist_are_unknown,
+        _describe.tables_are_described_under_any_name,
+        _describe.descriptions_are_never_old,
+        _describe.descriptions_are_of_the_own_transaction,
+        _describe.temporary_tables_are_described,
+        _describe.schemas_and_databases_are_listed,
+    ),
+    "keys and conditions of tables": (
+        _describe.keys_are_described,
+        _describe.checks_are_described,
+        _describe.create_statements_make_the_table_again,
+    ),
     "cancelling": (
         _interrupts.interrupts_stop_a_statement,
         _interrupts.interrupts_stop_a_fetch,
@@ -170,6 +188,15 @@ _CAPABILITIES: Final[Mapping[str, tuple[Callable[[Subject], None], ...]]] = {
         _opening.unknown_properties_are_named,
         _opening.the_description_is_for_people,
         _opening.passwords_are_never_shown,
+    ),
+    "tables that are touched": (
+        _touched.written_tables_are_told,
+        _touched.all_statements_of_a_call_are_told,
+        _touched.writes_are_told_when_they_are_committed,
+        _touched.tables_behind_views_are_read,
+        _touched.new_tables_may_change_anything,
+        _touched.queries_write_nothing,
+        _touched.asking_what_is_read_runs_nothing,
     ),
 }
 CHECKS: Final = tuple(

@@ -84,10 +84,14 @@ def test_it_is_offered(connection: Connection) -> None:
         ("'-infinity'::TIMESTAMP", '"-infinity"'),
         ("'0044-03-15 (BC) 01:02:03'::TIMESTAMP", '"0044-03-15 (BC)T01:02:03"'),
         ("'2026-02-28 01:00+02'::TIMESTAMPTZ", '"2026-02-27T23:00:00+00:00"'),
-        ("INTERVAL '1 year -2 months 3 days -3.5 seconds'", '"P10M3DT-00H-00M-03.5S"'),
-        ("INTERVAL '2500 hours'", '"PT2500H00M00S"'),
+        ("INTERVAL '1 year -2 months 3 days -3.5 seconds'", '"P10M3DT-3.5S"'),
+        ("INTERVAL '-1 day -4 hours -0.5 seconds'", '"-P1DT4H0.5S"'),
+        ("INTERVAL '-14 months'", '"-P1Y2M"'),
+        ("INTERVAL '1 day -04:05:06.7'", '"P1DT-4H-5M-6.7S"'),
+        ("INTERVAL '10:20:30'", '"PT10H20M30S"'),
+        ("INTERVAL '2500 hours'", '"PT2500H"'),
         ("INTERVAL '14 months'", '"P1Y2M"'),
-        ("INTERVAL '0 seconds'", '"PT00H00M00S"'),
+        ("INTERVAL '0 seconds'", '"PT0S"'),
         ("'a\"'::ENUM('a\"')", '"a\\""'),
         ("'POINT(1 2)'::GEOMETRY", '"POINT (1 2)"'),
         ("NULL", "null"),
@@ -123,6 +127,8 @@ def test_the_table(connection: Connection, value: str, expected: str) -> None:
     found = rows_of(connection, f"SELECT {value} AS c UNION ALL SELECT NULL")
     assert found == [f'{{"c":{expected}}}', '{"c":null}']
     msgspec.json.decode(found[0])
+    arrays = connection.execute_json(f"SELECT {value} AS c UNION ALL SELECT NULL", arrays=True)
+    assert arrays.fetch(9) == [f"[{expected}]", "[null]"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,8 @@ def test_it_is_what_other_drivers_write(connection: Connection, value: str) -> N
     ours = rows_of(connection, f"SELECT {value}")
     theirs = JsonRows(connection.execute(f"SELECT {value}")).fetch(2)
     assert ours == theirs
+    arrays = connection.execute_json(f"SELECT {value}", arrays=True).fetch(2)
+    assert arrays == JsonRows(connection.execute(f"SELECT {value}"), arrays=True).fetch(2)
 
 
 def test_names_are_keys(connection: Connection) -> None:

@@ -218,6 +218,21 @@ def test_the_catalog(connection: FakeConnection) -> None:
     ]
 
 
+def test_it_touches_the_tables_it_is_told(
+    database: FakeDatabase, connection: FakeConnection
+) -> None:
+    database.touched = {"rows 1": frozenset("r"), "count 1": frozenset("w")}
+    assert connection.reads("rows 1") == frozenset("r")
+    assert connection.reads("rows 2") is None
+    for sql, written in [
+        *(("rows 1", frozenset()), ("count 1", frozenset("w")), ("count 2", None)),
+        *(("begin", frozenset()), ("create table t (a integer)", frozenset()), ("commit", None)),
+        *(("begin; create table u (a integer); rollback", frozenset()), ("commit", frozenset())),
+    ]:
+        connection.execute(sql)
+        assert connection.take_written() == written, sql
+
+
 def test_the_driver_is_told_what_shall_fail() -> None:
     database = DRIVER.open({"fail": "connect,database.close"})
     with pytest.raises(DatabaseUnavailable, match="connect fails"):

@@ -183,6 +183,7 @@ def test_duckdb_says_why(duck: Duck) -> None:
     reader = duck.reader
     for sql, why in (
         ("copy t to 'x'", "read-only users can run queries, and no COPY statement"),
+        ("update extensions", "read-only users can run queries, and nothing else"),
         ("select 1; drop table t", r"statement 2 of 2: .* no DROP statement \(nothing ran\)"),
         ("explain analyze copy t to 'x'", "can have queries explained, and nothing else"),
         ("explain insert into t (x) select 1", "can have queries explained, and nothing else"),

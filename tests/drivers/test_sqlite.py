@@ -222,6 +222,13 @@ def test_a_name_that_no_parameter_has_is_an_error(connection: _Connection) -> No
     assert connection.execute(sql, {"a": 1, "b": 2, "c": 3, "4": 4}).fetch(2) == [(10, 0)]
 
 
+def test_a_number_behind_a_dollar_is_a_place(connection: _Connection) -> None:
+    sql = "select $2 || '$1' || $1 || $2 || \"$1\" from (select '.' as \"$1\") -- $3"
+    assert connection.execute(sql, ["a", "b"]).fetch(2) == [("b$1ab.",)]
+    with pytest.raises(QueryError):
+        connection.execute("select $2, $1", ["a"])
+
+
 def test_a_catalog_has_what_is_attached_and_what_is_temporary(connection: _Connection) -> None:
     connection.execute('attach \':memory:\' as "o\'""x"; create table "o\'""x".t(a int)')
     connection.execute("create temp table t(b text, c text as (b || 'x')); create table t(d)")
