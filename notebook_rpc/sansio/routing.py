@@ -1,8 +1,9 @@
 """Which target answers a method on a path.
 
 A path is segments between slashes. A segment of a route matches to the letter, or, written
-``{name}``, any one segment that is not empty; where both would, the letters win. A clash is
-found when the table is made, not when a request happens to meet it.
+``{name}``, any one segment that is not empty, or, written ``{name...}`` at the route's end, all
+that is left of the path, slashes included, be it empty; where several would, the first of these
+wins. A clash is found when the table is made, not when a request happens to meet it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class _Node(Generic[T]):
 
     literal: dict[str, _Node[T]] = field(default_factory=dict)
     named: _Node[T] | None = None
+    rest: _Node[T] | None = None
     methods: dict[str, T] = field(default_factory=dict)
     names: tuple[str, ...] = ()
 
@@ -70,8 +72,15 @@ class RoutingTable(Generic[T]):
             raise RouteConflict(f"the path of {method} {path} does not begin with a slash")
         node = self._root
         names: list[str] = []
-        for segment in path.split("/"):
-            if segment.startswith("{") and segment.endswith("}"):
+        segments = path.split("/")
+        for number, segment in enumerate(segments, 1):
+            if segment.startswith("{") and segment.endswith("...}"):
+                if number < len(segments):
+                    raise RouteConflict(f"{method} {path} goes on behind {segment}")
+                names.append(segment[1:-4])
+                node.rest = node.rest or _Node()
+                node = node.rest
+            elif segment.startswith("{") and segment.endswith("}"):
                 names.append(segment[1:-1])
                 node.named = node.named or _Node()
                 node = node.named
@@ -124,7 +133,11 @@ def _descend(
         if found is not None:
             return found
     if node.named is not None and first:
-        return _descend(node.named, rest, (*values, first))
+        found = _descend(node.named, rest, (*values, first))
+        if found is not None:
+            return found
+    if node.rest is not None:
+        return node.rest, (*values, "/".join(segments))
     return None
 
 

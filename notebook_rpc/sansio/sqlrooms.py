@@ -72,6 +72,12 @@ class Seed(msgspec.Struct, frozen=True, rename="camel", tag_field="type", tag="c
     data: str | None = None
 
 
+class Named(msgspec.Struct, frozen=True, rename="camel"):
+    """Whatever it asks for."""
+
+    query_id: Raw | UnsetType = UNSET
+
+
 Message: TypeAlias = Arrow | Json | Exec | Cancel | Subscribe | Notify | Auth | Join | Seed
 
 
@@ -83,6 +89,7 @@ class Upload(msgspec.Struct, frozen=True, rename="camel", tag_field="type", tag=
 
 
 _decode: Final = msgspec.json.Decoder(Message).decode
+_decode_named: Final = msgspec.json.Decoder(Named).decode
 _decode_upload: Final = msgspec.json.Decoder(Upload).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -101,6 +108,14 @@ def parse(text: str) -> Message:
     except (msgspec.DecodeError, RecursionError):
         raise ParseError("invalid json") from None
     return message
+
+
+def id_in(text: str) -> str | None:
+    """The id of what ``parse`` has refused as no message, if it has one that could be answered."""
+    try:
+        return query_id(_decode_named(text).query_id)
+    except (msgspec.DecodeError, InvalidRequest):
+        return None
 
 
 def split(message: bytes) -> tuple[Upload, int] | None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from notebook_rpc.errors import QueryError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -292,3 +294,17 @@ def transaction_control(statement: str, dialect: Dialect = STANDARD) -> Control 
     if found := _ENDING.fullmatch(said):
         return Control("COMMIT" if found["commit"] else "ROLLBACK", chain=bool(found["chain"]))
     return None
+
+
+def no_longer_than(most: float, sql: str) -> str:
+    """*sql*, if it has at most *most* characters.
+
+    Raises:
+        QueryError: it has more.
+    """
+    if len(sql) > most:
+        raise QueryError(
+            f"SQL may have {most} characters (--max-sql), and this has {len(sql)};"
+            " many rows are better uploaded, or read from a file"
+        )
+    return sql

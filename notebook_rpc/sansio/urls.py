@@ -134,6 +134,12 @@ def _driver(scheme: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
     return DRIVERS.get(scheme, scheme), given
 
 
+def references(properties: Mapping[str, str]) -> list[str]:
+    """What *properties* refer to: "NAME" for ``${NAME}``, "file:PATH" for ``${file:PATH}``."""
+    matches = (match for value in properties.values() for match in _REFERENCE.finditer(value))
+    return [match[0][2:-1] for match in matches]
+
+
 def resolve(
     properties: Mapping[str, str], environ: Mapping[str, str], read_file: Callable[[str], str]
 ) -> dict[str, str]:

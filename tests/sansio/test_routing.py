@@ -69,6 +69,26 @@ def test_letters_win_over_names_whatever_came_first() -> None:
         assert table.find("GET", "/a/b/d") == Found("/a/{x}/d", {"x": "b"})
 
 
+def test_what_is_left_of_a_path_may_have_a_name() -> None:
+    table = RoutingTable([("GET", "/a/{x...}", 1), ("GET", "/{x}/b/{rest...}", 2)])
+    assert table.find("GET", "/a/") == Found(1, {"x": ""})
+    assert table.find("GET", "/a/b//c/") == Found(1, {"x": "b//c/"})
+    assert table.find("GET", "/z/b/c") == Found(2, {"x": "z", "rest": "c"})
+    assert table.find("POST", "/a/b") == NotAllowed("GET, HEAD, OPTIONS")
+    for path in ("/a", "/z", "/z/b", "/z/c/d"):
+        assert table.find("GET", path) is None
+
+
+def test_it_comes_behind_letters_and_names() -> None:
+    paths = ["/{all...}", "/a/{x}/c", "/a/b", "/a/{rest...}"]
+    table = RoutingTable([("GET", path, path) for path in paths] + [("POST", "/", "post")])
+    assert table.find("GET", "/a/b") == Found("/a/b", {})
+    assert table.find("GET", "/a/b/c") == Found("/a/{x}/c", {"x": "b"})
+    assert table.find("GET", "/a/b/d") == Found("/a/{rest...}", {"rest": "b/d"})
+    assert table.find("GET", "/b/d") == Found("/{all...}", {"all": "b/d"})
+    assert table.find("GET", "/") == NotAllowed("OPTIONS, POST")  # it has a place of its own
+
+
 @pytest.mark.parametrize(
     ("first", "second", "complaint"),
     [
@@ -76,6 +96,8 @@ def test_letters_win_over_names_whatever_came_first() -> None:
         ("/a/{x}", "/a/{x}", "two routes answer GET /a/{x}"),
         ("/a/{x}", "/a/{y}", "two routes answer GET /a/{y}"),
         ("/a", "b", "does not begin with a slash"),
+        ("/{x...}", "/{y...}", "two routes answer GET /{y...}"),
+        ("/a", "/{x...}/b", "goes on behind {x...}"),
     ],
 )
 def test_a_conflict_is_found_when_the_table_is_made(
