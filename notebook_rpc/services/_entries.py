@@ -99,11 +99,7 @@ class Entries:
         Raises:
             OSError: it cannot be made, or others could write to it or read it.
         """
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-        if not folder.is_dir() or folder.is_symlink() or status.st_uid != os.geteuid():
-            raise PermissionError(f"{folder} is not a folder of our own")
-        folder.chmod(0o700)
+        _make(folder)
         self._folder = folder
         self._owner = owner or os.urandom(8).hex()
         self._max_bytes = max_bytes
@@ -111,7 +107,11 @@ class Entries:
         self._storing = threading.Lock()
 
     def part(self, name: str) -> Part:
-        return Part(self._path(name))
+        try:
+            return Part(self._path(name))
+        except FileNotFoundError:  # somebody has emptied his caches, folders and all
+            _make(self._folder)
+            return Part(self._path(name))
 
     def find(self, name: str, now: float) -> Found | None:
         """Open the file, if there is one that is whole and has not expired."""
@@ -178,6 +178,15 @@ class Entries:
                 Path(path).unlink(missing_ok=True)
                 total -= cost
         self._room = min(self._max_bytes - total, size + step)
+
+
+def _make(folder: Path) -> None:
+    """Raises as ``Entries``."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not folder.is_dir() or folder.is_symlink() or status.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} is not a folder of our own")
+    folder.chmod(0o700)
 
 
 def _cost(status: os.stat_result) -> int:

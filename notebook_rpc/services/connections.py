@@ -1,13 +1,16 @@
 """The databases a server knows, by name: opened when first asked for, closed in order.
 
-A database that cannot be opened now is tried again by whoever asks next.
+A database that cannot be opened now is tried again by whoever asks next. One that another is put in
+the place of stays open for those who use it, and is closed when the last of them is done.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -22,6 +25,47 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Opener: TypeAlias = "Callable[[], Database]"
+"""It may block, and is called on a worker."""
+
+
+class _Held:
+    """An open database, and how many hold it: connections, and whoever is just getting one.
+
+    A connection that nobody refers to any more is closed: lanes close what they let go of. So it is
+    counted by references, and nobody who passes connections on need know of it.
+    """
+
+    def __init__(self, name: str, database: Database, let_go: Callable[[], None]) -> None:
+        """*let_go* is called, on the event loop, when nobody holds it."""
+        self.name = name
+        self.database = database
+        self.holders = 0
+        self._let_go = let_go
+        self._token = trio.lowlevel.current_trio_token()
+
+    async def connect(self, connect: Callable[[], Connection], workers: Workers) -> Connection:
+        self.holders += 1
+        try:
+            connection = await workers.run(connect)
+        except BaseException:
+            self._release()
+            raise
+        # It may be called on any thread, and in the middle of anything. A class whose instances
+        # know no such references has its database kept open until the server ends.
+        with suppress(TypeError):
+            weakref.finalize(connection, self._release_from_anywhere).atexit = False
+        return connection
+
+    def _release_from_anywhere(self) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._release)
+
+    def _release(self) -> None:
+        self.holders -= 1
+        if not self.holders:
+            self._let_go()
+
 
 class Connections:
     """Where connections come from. A name is "NAME", or "CONTEXT/NAME" outside the default
@@ -29,18 +73,20 @@ class Connections:
 
     def __init__(
         self,
-        openers: Mapping[str, Callable[[], Database]],
+        openers: Mapping[str, Opener],
         workers: Workers,
         *,
         read_only: bool = False,
     ) -> None:
-        """*openers* may block, and are called on a worker. *read_only* is how they open."""
-        self._openers = openers
+        """*read_only* is how they open."""
+        self._openers = dict(openers)
         self._read_only = read_only
         self._workers = workers
         self._opening = {name: trio.Lock() for name in openers}
         self._failed: dict[str, tuple[float, NotebookError]] = {}  # the last try: when, and how
-        self._open: dict[str, Database] = {}  # in the order in which they were opened
+        self._open: dict[str, _Held] = {}  # in the order in which they were opened
+        self._replaced: list[_Held] = []
+        self._changed = trio.Event()  # among these
 
     def __contains__(self, name: str) -> bool:
         return name in self._openers
@@ -52,6 +98,39 @@ class Connections:
             UnknownConnection: there is none.
             DatabaseError: it cannot be opened now.
         """
+        return (await self._held(name)).database
+
+    async def put(self, name: str, opener: Opener) -> None:
+        """Have what *opener* opens stand for *name* from now on. If it cannot be opened, nothing
+        changes.
+
+        Raises:
+            NotebookError: it cannot be opened.
+        """
+        database = await self._workers.run(opener)
+        logger.info("opened %s: %s", name, database.description)
+        self._openers[name] = opener
+        self._opening.setdefault(name, trio.Lock())
+        before = self._open.pop(name, None)
+        self._open[name] = _Held(name, database, self._look)
+        if before is not None:
+            self._replaced.append(before)
+            self._look()
+
+    def is_open(self, name: str) -> bool:
+        return name in self._open
+
+    async def run(self) -> None:
+        """Close those that were replaced, as their users are done. Runs until it is cancelled."""
+        while True:
+            self._changed = trio.Event()
+            for held in [each for each in self._replaced if not each.holders]:
+                self._replaced.remove(held)
+                with trio.CancelScope(shield=True):
+                    await self._close(held)
+            await self._changed.wait()
+
+    async def _held(self, name: str) -> _Held:
         if name in self._open:
             return self._open[name]
         if name not in self._openers:
@@ -62,12 +141,22 @@ class Connections:
             if failure is not None and when >= asked:  # whoever has waited does not try again
                 raise type(failure)(str(failure)) from failure
             if name not in self._open:
-                self._open[name] = await self._opened(name)
+                opener = self._openers[name]
+                database = await self._opened(name, opener)
+                held = _Held(name, database, self._look)
+                if name in self._open:  # another was put there meanwhile
+                    self._replaced.append(held)
+                    self._look()
+                else:
+                    self._open[name] = held
             return self._open[name]
 
-    async def _opened(self, name: str) -> Database:
+    def _look(self) -> None:
+        self._changed.set()
+
+    async def _opened(self, name: str, opener: Opener) -> Database:
         try:
-            database = await self._workers.run(self._openers[name])
+            database = await self._workers.run(opener)
         except NotebookError as exc:
             self._failed[name] = trio.current_time(), exc
             raise
@@ -81,26 +170,32 @@ class Connections:
         Raises:
             NotSupported: *read_only*, and nothing in the engine would enforce it.
         """
-        database = await self.open(name)
-        connect = database.connect
+        held = await self._held(name)
+        database, connect = held.database, held.database.connect
         if read_only and isinstance(database, SupportsReadOnly):
             connect = database.connect_read_only
         elif read_only and not self._read_only:
             raise NotSupported(f"the driver of {name} has no read-only connections")
-        return await self._workers.run(connect)
+        return await held.connect(connect, self._workers)
 
     async def close(self) -> dict[str, NotebookError]:
         """Close all, the last opened first; returns those that failed. Cannot be cancelled. The
         connections must have been closed."""
         failures = {}
         with trio.CancelScope(shield=True):
-            for name, database in reversed(self._open.items()):
-                try:
-                    await self._workers.run(database.close)
-                except NotebookError as exc:
-                    logger.error("closing %s failed: %s", name, exc)
-                    failures[name] = exc
-                else:
-                    logger.info("closed %s: %s", name, database.description)
+            for held in reversed([*self._open.values(), *self._replaced]):
+                failure = await self._close(held)
+                if failure is not None:
+                    failures[held.name] = failure
             self._open.clear()
+            self._replaced.clear()
         return failures
+
+    async def _close(self, held: _Held) -> NotebookError | None:
+        try:
+            await self._workers.run(held.database.close)
+        except NotebookError as exc:
+            logger.error("closing %s failed: %s", held.name, exc)
+            return exc
+        logger.info("closed %s: %s", held.name, held.database.description)
+        return None

@@ -17,18 +17,23 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from notebook_rpc.driver import (
+    ComputesHere,
     SupportsChanges,
     SupportsInterrupt,
     SupportsProgress,
     SupportsReset,
+    SupportsTouched,
 )
 from notebook_rpc.errors import Cancelled, DatabaseUnavailable, NotebookError, QueryTimeout
 from notebook_rpc.model import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
     from notebook_rpc.driver import Connection
+    from notebook_rpc.model import Touched
     from notebook_rpc.services.workers import Workers
 
 T = TypeVar("T")
@@ -42,12 +47,24 @@ CLOSING: Final = 5.0  # seconds until a connection is interrupted that does not 
 class _Abilities:
     """What a connection can do. To ask it takes microseconds, so it is asked once."""
 
-    __slots__ = ("changes", "interrupt", "reset")
+    __slots__ = ("_changes", "_told", "_touched", "computes_here", "interrupt", "reset")
 
     def __init__(self, connection: Connection) -> None:
-        self.changes = connection if isinstance(connection, SupportsChanges) else None
+        self._changes = connection if isinstance(connection, SupportsChanges) else None
+        self._touched = connection if isinstance(connection, SupportsTouched) else None
+        self.computes_here = isinstance(connection, ComputesHere)
+        self._told = 0 if self._changes is None else self._changes.changes
         self.interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
         self.reset = connection.reset if isinstance(connection, SupportsReset) else None
+
+    def tell(self, changed: Callable[[Touched], None]) -> None:
+        """Call *changed* if anything may have been committed since this was called last."""
+        if self._changes is not None:
+            changes = self._changes.changes
+            if changes == self._told:
+                return
+            self._told = changes
+        changed(None if self._touched is None else self._touched.take_written())
 
 
 @dataclass(slots=True)
@@ -60,6 +77,59 @@ class Running:
     cancelled: bool = False  # by request; else the scope's own deadline did it
 
 
+# Two context managers, as classes: there is one of each around every statement, and an
+# asynccontextmanager takes ten times as long.
+
+
+class _Call:
+    """``Lane.call``."""
+
+    def __init__(self, lane: Lane, name: str, seconds: float) -> None:
+        self._lane = lane
+        self._name = name
+        self._seconds = seconds
+        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+
+    async def __aenter__(self) -> None:
+        self._scope.__enter__()
+        self._running = self._lane.begin(self._name, self._scope)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._lane.end(self._running)
+        handled = self._scope.__exit__(kind, exc, traceback)
+        if not self._scope.cancelled_caught:
+            return handled
+        if self._running.cancelled:
+            raise Cancelled(f"{self._name} was cancelled") from None
+        raise QueryTimeout(f"{self._name} took longer than {self._seconds:g} seconds") from None
+
+
+class _Undoing:
+    """``Lane.undone_if_interrupted``."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self,
+        _: type[BaseException] | None,
+        exc: BaseException | None,
+        __: TracebackType | None,
+    ) -> None:
+        if not isinstance(exc, trio.Cancelled | Cancelled | QueryTimeout):
+            return
+        if await self._lane.undo() and isinstance(exc, NotebookError):
+            raise type(exc)(f"{exc}; its transaction was rolled back") from exc
+
+
 class Lane:
     """Nothing is connected before ``open`` or the first ``work``."""
 
@@ -69,12 +139,13 @@ class Lane:
         workers: Workers,
         lose: Callable[[], None],
         observe: Callable[[str, float], None] = lambda *_: None,
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[Touched], None] = lambda _: None,
     ) -> None:
         """*lose* is called on a worker when an open result of the connection is no more: its
         statement was undone, or the connection is gone. *observe* hears the name of each call
         that has ended, and how many seconds it took. *changed* is called when what others see
-        of the database may have changed by this lane, before anybody is told that it has."""
+        of the database may have changed by this lane, with the tables that may have, before
+        anybody is told that it has."""
         self._connect = connect
         self._workers = workers
         self._lose = lose
@@ -116,44 +187,38 @@ class Lane:
         finally:
             self._turn.release()
 
-    @asynccontextmanager
-    async def call(self, name: str, seconds: float = math.inf) -> AsyncIterator[None]:
+    def call(self, name: str, seconds: float = math.inf) -> AbstractAsyncContextManager[None]:
         """Wrap one call, which may take so long and can be cancelled.
 
         Raises:
             QueryTimeout: it took longer.
             Cancelled: ``cancel`` was called meanwhile.
         """
-        now = trio.current_time()
-        with trio.CancelScope(deadline=now + seconds) as scope:
-            self.running = running = Running(name, now, scope)
-            try:
-                yield
-            finally:
-                self.running = None
-                self._observe(name, trio.current_time() - now)
-        if scope.cancelled_caught:
-            if not running.cancelled:
-                raise QueryTimeout(f"{name} took longer than {seconds:g} seconds")
-            raise Cancelled(f"{name} was cancelled")
+        return _Call(self, name, seconds)
 
-    @asynccontextmanager
-    async def undone_if_interrupted(self) -> AsyncIterator[None]:
+    def undone_if_interrupted(self) -> AbstractAsyncContextManager[None]:
         """Give up the result and the transaction of a statement that was interrupted.
 
         Half a transaction must not stay open for the next statement to commit, and nobody
         may be left who would roll it back.
         """
-        try:
-            yield
-        except (trio.Cancelled, Cancelled, QueryTimeout) as exc:
-            undone = False
-            with trio.CancelScope(shield=True):
-                if self._connection is not None:
-                    undone = await self._undone(self._connection)
-            if undone and isinstance(exc, NotebookError):
-                raise type(exc)(f"{exc}; its transaction was rolled back") from exc
-            raise
+        return _Undoing(self)
+
+    def begin(self, name: str, scope: trio.CancelScope) -> Running:
+        self.running = running = Running(name, trio.current_time(), scope)
+        return running
+
+    def end(self, running: Running) -> None:
+        self.running = None
+        self._observe(running.call, trio.current_time() - running.since)
+
+    async def undo(self) -> bool:
+        """Whether there was a transaction to undo. Cannot be cancelled."""
+        undone = False
+        with trio.CancelScope(shield=True):
+            if self._connection is not None:
+                undone = await self._undone(self._connection)
+        return undone
 
     async def work(self, work: Callable[[Connection], T]) -> T:
         """Run *work* on a worker thread; whoever cancels it interrupts the connection.
@@ -162,11 +227,14 @@ class Lane:
             DatabaseUnavailable: there is no connection to be had, or it has just broken.
         """
         connection = await self.open()
-        changes, interrupt = self._abilities.changes, self._abilities.interrupt
+        abilities = self._abilities
         in_transaction = connection.transaction is not Transaction.NONE
-        before = None if changes is None else changes.changes
         try:
-            return await self._workers.run(partial(self._begin, work, connection), interrupt)
+            return await self._workers.run(
+                partial(self._begin, work, connection),
+                abilities.interrupt,
+                computes_here=abilities.computes_here,
+            )
         except DatabaseUnavailable as exc:
             await self._give_up()
             what = "the connection is"
@@ -174,8 +242,7 @@ class Lane:
                 what = "the connection and its transaction are"
             raise DatabaseUnavailable(f"{exc} ({what} lost; the next call gets a new one)") from exc
         finally:
-            if changes is None or changes.changes != before:
-                self._changed()
+            abilities.tell(self._changed)
 
     def pass_on(self) -> bool:
         """Let the next call be somebody else's, who meets nothing of those before. False: the
@@ -208,8 +275,13 @@ class Lane:
             async with self._turn:
                 connection, self._connection = self._connection, None
                 if connection is not None:
-                    with trio.move_on_after(CLOSING):
-                        await self._workers.run_beyond(connection.close, self._abilities.interrupt)
+                    # An open result may commit what its query did, as it is closed.
+                    try:
+                        with trio.move_on_after(CLOSING):
+                            closing = connection.close
+                            await self._workers.run_beyond(closing, self._abilities.interrupt)
+                    finally:
+                        self._abilities.tell(self._changed)
 
     async def _undone(self, connection: Connection) -> bool:
         """Whether there was a transaction to undo."""
@@ -219,6 +291,8 @@ class Lane:
             logger.warning("a connection did not survive an interrupt: %s", exc)
             await self._give_up()
             return False
+        finally:
+            self._abilities.tell(self._changed)  # as with ``close``
 
     async def _give_up(self) -> None:
         connection, self._connection = self._connection, None

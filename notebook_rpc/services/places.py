@@ -1,7 +1,8 @@
 """Places that clients take for a while, shared out so that nobody keeps the others from theirs.
 
 No client has more than a share of them, however many it asks for, and of those who wait each client
-gets the next free place in turn. A client is whatever the caller says.
+gets the next free place in turn. A client is whatever the caller says. Where nothing is done but to
+wait, a place can be set aside, and somebody else have one instead.
 """
 
 from __future__ import annotations
@@ -31,9 +32,27 @@ class _Client:
         self.waiting: deque[trio.Event] = deque()
 
 
+class Place:
+    """One that is taken."""
+
+    __slots__ = ("_places", "aside")
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self.aside = False
+
+    def set_aside(self) -> bool:
+        """Let others have one instead, for as long as this one is taken. It counts in its client's
+        share all the same. False: as many are aside as there are places, and nothing changes."""
+        if not self.aside:
+            self.aside = self._places.set_one_aside()
+        return self.aside
+
+
 class Places:
     def __init__(self, limit: int) -> None:
         self.free = limit
+        self.may_be_aside = limit
         self._share = max(1, limit // SHARE)
         self._clients: dict[Hashable, _Client] = {}  # the one whose turn is next comes first
         self.waiting = 0
@@ -44,7 +63,7 @@ class Places:
         return len(self._clients)
 
     @asynccontextmanager
-    async def place(self, client: Hashable) -> AsyncIterator[None]:
+    async def place(self, client: Hashable) -> AsyncIterator[Place]:
         """One of the places during the block.
 
         Raises:
@@ -53,15 +72,28 @@ class Places:
         of = self._clients.setdefault(client, _Client())
         try:
             await self._take(of)
+            place = Place(self)
             try:
-                yield
+                yield place
             finally:
                 of.held -= 1
-                self.free += 1
+                if place.aside:
+                    self.may_be_aside += 1
+                else:
+                    self.free += 1
                 self._give()
         finally:
             if not of.held and not of.waiting:
                 self._clients.pop(client, None)
+
+    def set_one_aside(self) -> bool:
+        """For ``Place``. False: too many are."""
+        if not self.may_be_aside:
+            return False
+        self.may_be_aside -= 1
+        self.free += 1
+        self._give()
+        return True
 
     async def _take(self, of: _Client) -> None:
         if self.free and of.held < self._share and not of.waiting:

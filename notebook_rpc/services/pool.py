@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 
     from notebook_rpc.driver import Connection
+    from notebook_rpc.model import Touched
+    from notebook_rpc.services.places import Place
     from notebook_rpc.services.workers import Workers
 
 K = TypeVar("K", bound="Hashable")
@@ -27,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 class Pool:
-    """Up to *limit* lanes to one database, shared out among clients as ``Places`` says.
+    """Up to *limit* lanes to one database, shared out among clients as ``Places`` says, and up to
+    as many that were set aside.
 
     The one used last is lent first, and those that were idle for *idle_seconds* are closed, so
     that a pool is as small as its use allows.
@@ -41,7 +44,7 @@ class Pool:
         limit: int,
         idle_seconds: float,
         observe: Callable[[str, float], None] = lambda *_: None,
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[Touched], None] = lambda _: None,
     ) -> None:
         """*observe* and *changed* are as of ``Lane``."""
         self._connect = connect
@@ -49,6 +52,7 @@ class Pool:
         self._observe = observe
         self._changed = changed
         self._places = Places(limit)
+        self._lent: dict[Lane, Place] = {}
         self._idle_seconds = idle_seconds
         self._idle: deque[tuple[float, Lane]] = deque()  # since when; the oldest first
         self._made: weakref.WeakSet[Lane] = weakref.WeakSet()  # those of others too
@@ -64,20 +68,30 @@ class Pool:
             Busy: too many wait for a lane already.
             Cancelled: after ``stop``.
         """
-        async with self._places.place(object() if client is None else client):
+        async with self._places.place(object() if client is None else client) as place:
             if self._stopped:
                 raise Cancelled("the server is stopping")
             _, lane = self._idle.pop() if self._idle else (0.0, self.make())
+            self._lent[lane] = place
             try:
                 yield lane
             finally:
+                del self._lent[lane]
                 with trio.CancelScope(shield=True):
                     await self._take_back(lane)
 
+    def set_aside(self, lane: Lane) -> bool:
+        """*lane*, which is lent, waits for who reads its result: others need not wait for that.
+        False: too many do, and they must."""
+        return self._lent[lane].set_aside()
+
     async def expire(self) -> None:
-        """Close lanes as they become idle for too long. Runs until it is cancelled."""
+        """Close lanes as they become idle for too long. Runs until it is cancelled, or the pool
+        closed."""
         while True:
             while not self._idle:  # what came back may have been lent again by now
+                if self._closed:
+                    return
                 self._returned = trio.Event()
                 await self._returned.wait()
             since, lane = self._idle[0]
@@ -95,6 +109,7 @@ class Pool:
     async def close(self) -> None:
         """Close the idle lanes; those that are lent are closed when they come back."""
         self._closed = True
+        self._returned.set()
         while self._idle:
             _, lane = self._idle.pop()
             await self._close(lane)
@@ -132,6 +147,7 @@ class Pools(Generic[K]):
     def __init__(self, make: Callable[[K], Pool]) -> None:
         self._make = make
         self._pools: dict[K, Pool] = {}
+        self._retired: weakref.WeakSet[Pool] = weakref.WeakSet()  # as long as lanes are lent
         self._nursery: trio.Nursery | None = None
 
     def pool(self, key: K) -> Pool:
@@ -149,8 +165,15 @@ class Pools(Generic[K]):
                 nursery.start_soon(pool.expire)
             await trio.sleep_forever()
 
+    async def retire(self, which: Callable[[K], bool]) -> None:
+        """Close those, and forget them: whoever asks next gets a new one."""
+        retired = [self._pools.pop(key) for key in list(self._pools) if which(key)]
+        self._retired.update(retired)
+        for pool in retired:
+            await pool.close()
+
     def stop(self) -> None:
-        for pool in self._pools.values():
+        for pool in [*self._pools.values(), *self._retired]:
             pool.stop()
 
     async def close(self) -> None:

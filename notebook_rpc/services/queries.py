@@ -20,8 +20,10 @@ import trio
 from notebook_rpc.driver import SupportsStability, SupportsUpload
 from notebook_rpc.errors import Conflict, NotebookError, NotSupported, QueryError
 from notebook_rpc.model import Stability, Transaction
-from notebook_rpc.services.answers import FORMATS, Found, Fresh, Kept, Pieces
+from notebook_rpc.sansio.sqltext import no_longer_than
+from notebook_rpc.services.answers import FORMATS, Found, Fresh, Kept, Pieces, part
 from notebook_rpc.services.cache import Entry, Key
+from notebook_rpc.services.parts import Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,10 +39,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+UNREAD: Final = 1.0  # seconds in which nothing is taken of a result; then its reader is slow
 CLOSING: Final = 5.0  # seconds until a result is interrupted that does not close
 TRIES: Final = 6  # of a statement that meets a conflict: the first, and five more
 FIRST_PAUSE: Final = 0.005  # seconds before the second; doubled each time, and a little by chance
-_CHUNK: Final = 2048  # rows, of a result that nobody reads
+_VALUES: Final = 8192  # of a result that nobody reads: a driver may hold the interpreter for each
 
 
 def _stability(sql: str, connection: Connection) -> Stability:
@@ -53,7 +56,7 @@ def _execute(sql: str, parameters: Parameters | None, connection: Connection) ->
     """To the last row: what a statement does, or fails at, may come with any of them."""
     result = connection.execute(sql, parameters)
     try:
-        while result.columns and result.fetch(_CHUNK):
+        while result.columns and result.fetch(max(1, _VALUES // len(result.columns))):
             continue
     finally:
         result.close()
@@ -97,15 +100,20 @@ class Queries:
         max_seconds: float = math.inf,
         keeping: Keeping | None = None,
         *,
+        set_aside: Callable[[Lane], bool] = lambda _: True,
+        max_sql: float = math.inf,
         alone: bool = False,
     ) -> None:
         """*lend* gives a lane for a statement of these, *make* one for good. *max_seconds* is how
-        long a statement may keep the database busy at a time. *alone*: the lane is always the
-        same."""
+        long a statement may keep the database busy at a time. *set_aside* is called when a lane
+        does nothing but wait for a slow reader, and again until it returns True. *max_sql* is
+        how many characters a statement may have. *alone*: the lane is always the same."""
         self._lend = lend
         self._make = make
         self._seconds = max_seconds
         self._keeping = keeping
+        self._set_aside = set_aside
+        self._max_sql = max_sql
         self._alone = alone
 
     @asynccontextmanager
@@ -120,7 +128,7 @@ class Queries:
                 yield lane
 
         try:
-            yield Queries(lend, self._make, self._seconds, alone=True)
+            yield Queries(lend, self._make, self._seconds, max_sql=self._max_sql, alone=True)
         finally:
             await lane.close()
 
@@ -138,10 +146,34 @@ class Queries:
         """As ``arrow``, but the pieces are of a JSON array of objects."""
         return self._query("json", sql, parameters, persist=persist)
 
+    def rows(
+        self, sql: str, parameters: Parameters | None = None
+    ) -> AbstractAsyncContextManager[Answer]:
+        """As ``json``, but each row is an array of its values, and nothing is kept."""
+        return self._query("rows", sql, parameters, persist=False)
+
+    def export(
+        self,
+        format_: str,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        offset: int | None = None,
+        limit: int | None = None,
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Run *sql*; its rows are pieces of *format_*, a key of ``answers.FORMATS``. With an
+        *offset* or a *limit* they are that part of the rows, and of "rows" the answer then knows
+        the total."""
+        if offset is None and limit is None:
+            return self._query(format_, sql, parameters, persist=False)
+        logger.debug("query: %r", no_longer_than(self._max_sql, sql))
+        window = Window(offset or 0, limit)
+        return self._answer(partial(part, format_, sql, parameters, window))
+
     def _query(
         self, format_: str, sql: str, parameters: Parameters | None, *, persist: bool
     ) -> AbstractAsyncContextManager[Answer]:
-        logger.debug("query: %r", sql)
+        logger.debug("query: %r", no_longer_than(self._max_sql, sql))
         work = partial(FORMATS[format_], sql, parameters)
         cache = self._keeping.cache() if persist and self._keeping is not None else None
         if cache is None or self._keeping is None:
@@ -159,11 +191,15 @@ class Queries:
         """Make a table of an Arrow IPC stream; as ``driver.SupportsUpload`` says."""
         return await self._run("upload", partial(_upload, schema, table, stream), table)
 
-    async def _run(self, name: str, work: Callable[[Connection], int], what: str) -> int:
-        logger.debug("%s: %r", name, what)
+    async def run(self, name: str, work: Callable[[Connection], T], sql: str) -> T:
+        """Whatever *work* does on a connection, in one call; *sql* is for the log."""
+        return await self._run(name, work, sql)
+
+    async def _run(self, name: str, work: Callable[[Connection], T], what: str) -> T:
+        logger.debug("%s: %r", name, no_longer_than(self._max_sql, what))
         async with self._lend(self) as lane:
 
-            async def once() -> int:
+            async def once() -> T:
                 async with lane.undone_if_interrupted(), lane.call(name, self._seconds):
                     return await lane.work(work)
 
@@ -200,14 +236,17 @@ class Queries:
     @asynccontextmanager
     async def _answer(self, open_: Work) -> AsyncIterator[Answer]:
         async with self._lend(self) as lane:
-            reading = _Reading(lane, open_, self._seconds)
+            reading = _Reading(lane, open_, self._seconds, partial(self._set_aside, lane))
             try:
                 first = await _again_after_conflicts(reading.begin)
                 self._refuse_to_leave_open(lane)
-                async with reading.rest() as more:
-                    yield Fresh(reading.rows, first, more)
+                if not reading.rows.ended:
+                    async with reading.rest() as more:
+                        yield Fresh(reading.rows, first, more)
+                    return
             finally:
                 await reading.close()
+        yield Fresh(reading.rows, first)  # and the lane is somebody else's already
 
     def _refuse_to_leave_open(self, lane: Lane) -> None:
         if not self._alone and lane.transaction is not Transaction.NONE:
@@ -221,10 +260,13 @@ class _Reading:
 
     rows: Rows
 
-    def __init__(self, lane: Lane, open_: Work, seconds: float) -> None:
+    def __init__(
+        self, lane: Lane, open_: Work, seconds: float, set_aside: Callable[[], bool]
+    ) -> None:
         self._lane = lane
         self._open = open_
         self._seconds = seconds
+        self._set_aside = set_aside
         self._opened: Rows | None = None
 
     async def begin(self) -> Pieces:
@@ -240,10 +282,6 @@ class _Reading:
     ) -> AsyncIterator[trio.MemoryReceiveChannel[Pieces | NotebookError]]:
         """What comes after the first pieces: the next are read while the last are sent."""
         pieces, more = trio.open_memory_channel[Pieces | NotebookError](0)
-        if self.rows.ended:
-            pieces.close()
-            yield more
-            return
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_on, pieces)
@@ -272,9 +310,25 @@ class _Reading:
                 try:
                     read = await self._work(lambda _: self.rows.read())
                 except NotebookError as exc:
-                    await pieces.send(exc)
+                    if self.rows.complete:  # nothing is missing but a number
+                        logger.info("rows were not counted: %s", exc)
+                        return
+                    await self._hand_over(exc, pieces)
                     return
+                await self._hand_over(read, pieces)
+
+    async def _hand_over(
+        self,
+        read: Pieces | NotebookError,
+        pieces: trio.MemorySendChannel[Pieces | NotebookError],
+    ) -> None:
+        aside = False
+        while not aside:
+            with trio.move_on_after(UNREAD):
                 await pieces.send(read)
+                return
+            aside = self._set_aside()
+        await pieces.send(read)
 
     async def _work(self, work: Callable[[Connection], Pieces]) -> Pieces:
         lane = self._lane

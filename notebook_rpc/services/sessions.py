@@ -20,6 +20,7 @@ from notebook_rpc.driver import SupportsText
 from notebook_rpc.sansio import session as machine
 from notebook_rpc.sansio.budget import SHARE, Budget
 from notebook_rpc.sansio.session import Call, State
+from notebook_rpc.sansio.sqltext import no_longer_than
 from notebook_rpc.sansio.values import TextRows
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.paging import Pages
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from notebook_rpc.driver import Connection
-    from notebook_rpc.model import Column, Parameters, Result, ResultColumn, Table
+    from notebook_rpc.model import Column, Parameters, Result, ResultColumn, Table, Touched
     from notebook_rpc.services.paging import Page
     from notebook_rpc.services.workers import Workers
 
@@ -85,14 +86,17 @@ class Session:
         max_seconds: float = math.inf,
         meter: Meter | None = None,
         budget: Budget | None = None,
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[Touched], None] = lambda _: None,
+        max_sql: float = math.inf,
     ) -> None:
         """*max_seconds* is how long a call may ask the database before it is interrupted. Pages
-        keep within *budget*, which sessions may share. *changed* is as of ``Lane``."""
+        keep within *budget*, which sessions may share. *changed* is as of ``Lane``. *max_sql*
+        is how many characters a statement may have."""
         self._budget = budget or Budget(SHARE * max_page_bytes)
         self._meter = meter or Unread()
         self._limit = self._seconds = max_seconds
         self._max_page_bytes = max_page_bytes
+        self._max_sql = max_sql
         self._machine = machine.Session()
         self._lane = Lane(connect, workers, self._lose, self._meter.call, changed)
         self._pages: Pages | None = None
@@ -132,7 +136,7 @@ class Session:
         its result.
         """
         async with self._calling(Call.EXECUTE):
-            logger.debug("execute: %r", sql)
+            logger.debug("execute: %r", no_longer_than(self._max_sql, sql))
             self._seconds = min(self._limit, seconds)
             await self._read(Call.EXECUTE, partial(self._execute, sql, parameters))
 

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -352,12 +353,42 @@ async def test_a_full_disk_is_one_warning(
     assert await look(cache, key()) == b"x" * 5000
 
 
-async def test_a_folder_that_vanishes_fails_no_query(
+async def test_a_folder_that_was_removed_is_made_again(
     cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").rmdir()
     await store(cache, key(), b"rows")
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    assert await look(cache, key()) == b"rows"
+    assert caplog.messages == []
+
+
+async def test_a_folder_that_cannot_be_made_again_fails_no_query(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").rmdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "nowhere")
+    await store(cache, key(), b"rows")
     assert await look(cache, key()) is None
+    assert len(caplog.messages) == 1
+
+
+async def test_a_folder_that_is_removed_meanwhile_fails_no_query(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with cache.entry(key()) as entry:
+        assert entry.writer is not None
+        await entry.writer.write(b"x" * (PIECE // 100))
+        shutil.rmtree(tmp_path / "cache")
+        await entry.writer.commit()
+    assert await look(cache, key()) == b"x" * (PIECE // 100)
+    assert caplog.messages == []
+    async with cache.entry(key("other")) as entry:
+        assert entry.writer is not None
+        entry.writer._flush()  # noqa: SLF001  # as if it were a large one
+        shutil.rmtree(tmp_path / "cache")
+        await entry.writer.commit()
+    assert await look(cache, key("other")) is None
     assert len(caplog.messages) == 1
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from notebook_rpc.errors import (
     DatabaseError,
@@ -177,3 +178,100 @@ async def test_a_database_that_is_open_for_reading_only_needs_no_other_connectio
     connections = Connections({"sales": lambda: plain}, workers, read_only=True)
     assert await connections.connect("sales", read_only=True) is plain.connections[0]
     workers.close()
+
+
+class Counted:
+    """A database whose connections can be counted by references, as those of real drivers."""
+
+    class Connection:
+        """Nothing is asked of it here."""
+
+    def __init__(self, name: str) -> None:
+        self.description = name
+        self.closed = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def connect(self) -> Any:
+        return Counted.Connection()
+
+    def close(self) -> None:
+        self._token.run_sync_soon(self.closed.set)
+
+
+class TestReplacing:
+    @pytest.fixture
+    async def connections(self, nursery: trio.Nursery) -> AsyncIterator[Connections]:
+        workers = Workers(limit=1, spare=1)  # so that what is asked for comes in order
+        connections = Connections({}, workers)
+        nursery.start_soon(connections.run)
+        yield connections
+        nursery.cancel_scope.cancel()
+        await connections.close()
+        workers.close()
+
+    async def test_what_was_put_is_there(self, connections: Connections) -> None:
+        first = Counted("first")
+        assert "a" not in connections
+        await connections.put("a", lambda: first)
+        assert "a" in connections
+        assert connections.is_open("a")
+        assert await connections.open("a") is first
+
+    async def test_the_one_before_is_closed_at_once_if_nobody_uses_it(
+        self, connections: Connections
+    ) -> None:
+        first, second = Counted("first"), Counted("second")
+        await connections.put("a", lambda: first)
+        await connections.put("a", lambda: second)
+        with trio.fail_after(5):
+            await first.closed.wait()
+        assert await connections.open("a") is second
+        assert not second.closed.is_set()
+
+    async def test_those_who_use_it_may_finish(self, connections: Connections) -> None:
+        first, second = Counted("first"), Counted("second")
+        await connections.put("a", lambda: first)
+        used = [await connections.connect("a") for _ in range(2)]
+        await connections.put("a", lambda: second)
+        while used:
+            await wait_all_tasks_blocked()
+            await connections.connect("a")  # of the second; whatever was to be closed is
+            assert not first.closed.is_set()
+            used.pop()
+        with trio.fail_after(5):
+            await first.closed.wait()
+
+    async def test_what_does_not_open_changes_nothing(self, connections: Connections) -> None:
+        first = Counted("first")
+
+        def fails() -> Any:
+            raise DatabaseUnavailable("gone")
+
+        await connections.put("a", lambda: first)
+        for name in ("a", "b"):
+            with pytest.raises(DatabaseUnavailable, match="gone"):
+                await connections.put(name, fails)
+        assert await connections.open("a") is first
+        assert "b" not in connections
+        assert not first.closed.is_set()
+
+    async def test_at_the_end_those_that_are_still_used_are_closed_too(
+        self, connections: Connections
+    ) -> None:
+        first, second = Counted("first"), Counted("second")
+        await connections.put("a", lambda: first)
+        used = await connections.connect("a")
+        await connections.put("a", lambda: second)
+        await connections.close()
+        await wait_all_tasks_blocked()
+        assert first.closed.is_set()
+        assert second.closed.is_set()
+        del used
+
+    async def test_a_try_that_failed_is_not_held_against_the_next(self, shelf: Shelf) -> None:
+        shelf.gone.add("sales")
+        with pytest.raises(DatabaseUnavailable):
+            await shelf.connections.open("sales")
+        other = FakeDatabase()
+        await shelf.connections.put("sales", lambda: other)
+        assert await shelf.connections.open("sales") is other

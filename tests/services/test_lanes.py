@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from notebook_rpc.driver import Connection
+    from notebook_rpc.model import Touched
 
 
 class Silent:
-    """A connection that does not tell what it has changed."""
+    """A connection that does not tell what it has changed, or not which tables."""
 
-    def __init__(self, connection: FakeConnection) -> None:
+    def __init__(self, connection: FakeConnection, *untold: str) -> None:
         self._connection = connection
+        self._untold = untold
 
     def __getattr__(self, name: str) -> object:
-        if name == "changes":
+        if name in self._untold:
             raise AttributeError(name)
         return getattr(self._connection, name)
 
@@ -39,20 +41,20 @@ class Track:
     def __init__(self, workers: Workers) -> None:
         self.database = FakeDatabase()
         self.losses = 0
-        self.changes = 0
-        self.tells = True
+        self.changes: list[set[str] | None] = []
+        self.untold: tuple[str, ...] = ()
 
         async def connect() -> Connection:
             connection = await workers.run(self.database.connect)
-            return connection if self.tells else cast("Connection", Silent(connection))
+            return cast("Connection", Silent(connection, *self.untold))
 
         self.lane = Lane(connect, workers, self.lose, changed=self.change)
 
     def lose(self) -> None:
         self.losses += 1
 
-    def change(self) -> None:
-        self.changes += 1
+    def change(self, touched: Touched) -> None:
+        self.changes.append(None if touched is None else set(touched))
 
     async def execute(self, sql: str) -> list[object]:
         async with self.lane.turn():
@@ -288,25 +290,65 @@ async def test_a_connection_that_does_not_close_is_interrupted(
 
 
 class TestChanges:
-    async def test_whatever_others_may_see_is_told(self, track: Track) -> None:
+    async def test_whatever_others_may_see_is_told_with_its_tables(self, track: Track) -> None:
+        track.database.touched = {"count 1": frozenset("a"), "count 2": frozenset("b")}
         for sql, told in [
-            ("rows 3", 0),
-            ("count 2", 1),
-            ("begin", 1),
-            ("create table t (a integer)", 1),
-            ("commit", 2),
+            ("rows 3", []),
+            ("count 2", [{"b"}]),
+            ("count 1; count 2", [{"a", "b"}]),
+            ("begin", []),
+            ("create table t (a integer)", []),
+            ("commit", [None]),
+            ("count 3", [None]),
+            ("count 1", [{"a"}]),
         ]:
             await track.execute(sql)
             assert track.changes == told, sql
+            track.changes.clear()
 
     async def test_a_failure_does_not_hide_what_came_before_it(self, track: Track) -> None:
         with pytest.raises(QueryError):
             await track.execute("count 1; error late")
-        assert track.changes == 1
+        assert track.changes == [None]
 
     async def test_of_a_connection_that_does_not_tell_every_call_counts(self, track: Track) -> None:
-        track.tells = False
+        track.untold = ("changes", "take_written")
         await track.execute("rows 1")
         with pytest.raises(QueryError):
             await track.execute("error early")
-        assert track.changes == 2
+        assert track.changes == [None, None]
+
+    async def test_without_word_of_the_tables_it_may_be_any(self, track: Track) -> None:
+        track.database.touched = {"count 1": frozenset("a")}
+        track.untold = ("reads",)
+        await track.execute("rows 1")
+        await track.execute("count 1")
+        assert track.changes == [None]
+
+    @pytest.mark.parametrize("how", ["close", "interrupt", "break", "interrupt and break"])
+    async def test_what_a_result_commits_when_it_is_closed_is_told(
+        self, track: Track, how: str
+    ) -> None:
+        """As a cursor of PostgreSQL does, whose query has called a function that writes."""
+        await track.execute("rows 1")
+        (connection,) = track.connections
+
+        def commit(*_: object) -> bool:
+            connection.changes += 1
+            if "break" in how:
+                raise DatabaseUnavailable("gone")
+            return False
+
+        if how == "close":
+            connection.close = commit  # type: ignore[assignment,method-assign]
+            await track.lane.close()
+        elif how == "break":
+            connection.close = commit  # type: ignore[assignment,method-assign]
+            with pytest.raises(DatabaseUnavailable):
+                await track.execute("leave")
+        else:
+            connection.rollback = commit  # type: ignore[method-assign]
+            with pytest.raises(Cancelled):
+                async with track.lane.undone_if_interrupted():
+                    raise Cancelled
+        assert track.changes == [set()]

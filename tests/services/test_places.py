@@ -17,6 +17,8 @@ from notebook_rpc.services.places import SHARE, Places
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from notebook_rpc.services.places import Place
+
 
 class Crowd:
     """Callers who take a place and keep it until they are told to go."""
@@ -28,6 +30,15 @@ class Crowd:
         self._go: dict[str, trio.Event] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._clients: dict[str, object] = {}
+        self._places: dict[str, Place] = {}
+
+    async def set_aside(self, *names: str) -> None:
+        for name in names:
+            self._places[name].set_aside()
+            await wait_all_tasks_blocked()
+
+    def is_aside(self, name: str) -> bool:
+        return self._places[name].aside
 
     async def come(self, *names: str) -> None:
         """A name is a client's letter and a number."""
@@ -52,7 +63,7 @@ class Crowd:
         self._go[name] = trio.Event()
         client = self._clients.setdefault(name[0], object())
         with trio.CancelScope() as self._scopes[name]:
-            async with self.places.place(client):
+            async with self.places.place(client) as self._places[name]:
                 self.inside.append(name)
                 try:
                     await self._go[name].wait()
@@ -115,6 +126,29 @@ async def test_not_everybody_may_wait(crowd: Crowd, monkeypatch: pytest.MonkeyPa
     assert crowd.places.clients == 5
 
 
+async def test_what_is_set_aside_is_in_nobody_s_way_but_its_client_s(crowd: Crowd) -> None:
+    await crowd.come("a1", "a2", "b1", "b2", "c1", "c2", "d1", "d2", "a3", "e1", "e2", "f1")
+    await crowd.set_aside("a1", "a1")
+    assert crowd.inside[8:] == ["e1"]
+    await crowd.set_aside("a2")
+    assert crowd.inside[8:] == ["e1", "f1"]
+    await crowd.go("a1")
+    assert crowd.inside[7:] == ["e1", "f1"]  # its place was given away before
+    await crowd.go("f1")
+    assert crowd.inside[7:] == ["e1", "a3"]
+
+
+async def test_no_more_are_aside_than_there_are_places(nursery: trio.Nursery) -> None:
+    crowd = Crowd(2, nursery)
+    await crowd.come("a1", "b1", "c1", "d1", "e1")
+    await crowd.set_aside("a1", "b1", "c1", "d1")
+    assert crowd.inside == ["a1", "b1", "c1", "d1"]
+    await crowd.go("a1")
+    assert crowd.inside == ["b1", "c1", "d1"]
+    await crowd.set_aside("d1")
+    assert crowd.inside == ["b1", "c1", "d1", "e1"]
+
+
 async def test_who_waits_is_not_forgotten_when_his_client_has_nothing(
     nursery: trio.Nursery,
 ) -> None:
@@ -128,7 +162,7 @@ async def test_who_waits_is_not_forgotten_when_his_client_has_nothing(
 
 
 def moves() -> st.SearchStrategy[list[tuple[str, int]]]:
-    return st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=40)
+    return st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 6)), max_size=40)
 
 
 @given(limit=st.integers(1, 9), moves=moves())
@@ -142,7 +176,9 @@ def test_whatever_happens_all_places_are_used_and_come_back(
             present: list[str] = []
             for client, what in moves:
                 mine = [name for name in present if name[0] == client]
-                if what > 1 or not mine:
+                if what > 4 and mine and mine[0] in crowd.inside:
+                    await crowd.set_aside(mine[0])
+                elif what > 1 or not mine:
                     name = f"{client}{next(numbers)}"
                     present.append(name)
                     await crowd.come(name)
@@ -152,14 +188,17 @@ def test_whatever_happens_all_places_are_used_and_come_back(
                 share = max(1, limit // SHARE)
                 inside = {each: [n for n in crowd.inside if n[0] == each] for each in "abc"}
                 assert all(len(names) <= share for names in inside.values())
-                assert len(crowd.inside) <= limit
+                aside = [name for name in crowd.inside if crowd.is_aside(name)]
+                assert len(aside) <= limit
+                assert len(crowd.inside) - len(aside) <= limit
                 for each in "abc":  # nobody waits without a reason
                     waits = len([n for n in present if n[0] == each]) - len(inside[each])
-                    full = len(crowd.inside) == limit or len(inside[each]) == share
+                    taken = len(crowd.inside) - len(aside)
+                    full = taken == limit or len(inside[each]) == share
                     assert not waits or full
             await crowd.give_up(*present)
             assert crowd.places.waiting == 0
-            assert crowd.places.free == limit
+            assert crowd.places.free == crowd.places.may_be_aside == limit
             assert crowd.places.clients == 0
             nursery.cancel_scope.cancel()
 

@@ -20,7 +20,7 @@ from notebook_rpc.services.pool import Pool
 from notebook_rpc.services.queries import FIRST_PAUSE, TRIES, Keeping, Queries
 from notebook_rpc.services.versions import Versions
 from notebook_rpc.services.workers import Workers
-from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
+from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, FakeResult, Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,7 +47,12 @@ class Desk:
             return connection
 
         self.pool = Pool(connect, workers, limit=2, idle_seconds=60)
-        self.queries = Queries(self.pool.lane, self.pool.make, seconds)
+        self.queries = self.client(seconds)
+
+    def client(self, seconds: float = 60) -> Queries:
+        """Somebody else."""
+        pool = self.pool
+        return Queries(pool.lane, pool.make, seconds, set_aside=pool.set_aside)
 
     def calls(self) -> list[str]:
         return [call for connection in self.database.connections for call in connection.calls]
@@ -191,13 +196,20 @@ async def test_a_client_has_its_share_of_the_connections(
             async with queries.json("rows 1"):
                 pass
 
-    async with trio.open_nursery() as nursery, desk.queries.json("rows 2"):
+    async with trio.open_nursery() as nursery, desk.queries.json(f"rows {MANY}"):
         nursery.start_soon(ask, desk.queries)
         await idle(workers)
         assert len(desk.database.connections) == 1
         await ask(other)
         assert len(desk.database.connections) == 2
         assert desk.calls().count("execute rows 1") == 1
+
+
+async def test_what_was_read_whole_keeps_no_connection_from_others(desk: Desk) -> None:
+    async with desk.queries.json("rows 2") as answer:
+        assert await rows(desk, "rows 1") == [{"n": 1}]
+        assert len(desk.database.connections) == 1
+        assert await everything(answer) == b'[{"n":1},{"n":2}]'
 
 
 class TestFailures:
@@ -226,6 +238,21 @@ class TestFailures:
             await desk.queries.execute("error after 5000 rows late")
         assert "finish" in desk.calls()
 
+    @pytest.mark.parametrize(("columns", "most"), [(1, 8192), (100, 81), (9000, 1)])
+    async def test_the_wider_the_rows_that_nobody_reads_the_fewer_at_a_time(
+        self, desk: Desk, columns: int, most: int
+    ) -> None:
+        class Wide(FakeConnection):
+            def execute(self, sql: str, parameters: Parameters | None = None, /) -> FakeResult:
+                result = super().execute(sql, parameters)
+                result.columns *= columns
+                return result
+
+        desk.kind = Wide
+        await desk.queries.execute("rows 1")
+        fetch = f"fetch {most}"
+        assert desk.calls() == ["execute rows 1", fetch, fetch, "finish"]
+
     async def test_what_has_no_rows_is_not_asked_for_them(self, desk: Desk) -> None:
         await desk.queries.execute("count 1")
         assert desk.calls() == ["execute count 1", "finish"]
@@ -245,6 +272,67 @@ class TestFailures:
     async def test_what_a_database_does_not_have_is_said(self, desk: Desk) -> None:
         with pytest.raises(NotSupported, match="takes no Arrow"):
             await desk.queries.upload("", "t", END_OF_STREAM)
+
+
+class TestSlowReaders:
+    async def test_their_connections_are_in_nobody_s_way(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queries, "UNREAD", 0.01)
+        async with (
+            desk.client().json(f"rows {MANY}") as one,
+            desk.client().json(f"rows {MANY}") as two,
+        ):
+            with trio.fail_after(5):
+                assert await rows(desk, "rows 1") == [{"n": 1}]
+            for slow in (one, two):
+                assert len(json.loads(await everything(slow))) == MANY
+        assert len(desk.database.connections) == 3
+
+    async def test_nor_are_those_whose_rest_cannot_be_had(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queries, "UNREAD", 0.01)
+        async with (
+            desk.client().json(f"error after {MANY} rows late") as one,
+            desk.client().json(f"error after {MANY} rows late") as two,
+        ):
+            for slow in (one, two):
+                await slow.read()
+            with trio.fail_after(5):
+                assert await rows(desk, "rows 1") == [{"n": 1}]
+            for slow in (one, two):
+                with pytest.raises(QueryError, match=r"^late$"):
+                    await everything(slow)
+
+    async def test_who_reads_keeps_his_place(self, desk: Desk) -> None:
+        def set_aside(_: Lane) -> bool:
+            pytest.fail("it is read")
+
+        quick = Queries(desk.pool.lane, desk.pool.make, set_aside=set_aside)
+        async with quick.json(f"rows {MANY}") as answer:
+            await everything(answer)
+
+    async def test_where_too_many_are_slow_one_asks_again(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queries, "UNREAD", 0.01)
+        asked = 0
+        done = trio.Event()
+
+        def set_aside(_: Lane) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                done.set()
+            return asked == 3
+
+        slow = Queries(desk.pool.lane, desk.pool.make, set_aside=set_aside)
+        async with slow.json(f"rows {MANY}") as answer:
+            with trio.fail_after(5):
+                await done.wait()
+            assert len(json.loads(await everything(answer))) == MANY
+        assert asked == 3
 
 
 class TestLeaving:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import os
+import sys
 import threading
 import weakref
 from functools import partial
@@ -67,6 +69,37 @@ async def test_work_runs_in_another_thread_with_the_callers_context(workers: Wor
     thread, value = await workers.run(lambda: (threading.current_thread().name, variable.get()))
     assert thread.startswith("notebook-rpc-worker")
     assert value == "set"
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's own on Linux alone")
+async def test_work_gives_way_to_the_event_loop(workers: Workers) -> None:
+    before = niceness()
+    assert await workers.run(niceness) == min(before + 5, 19)
+    inherited: list[int] = []
+
+    def work() -> None:
+        thread = threading.Thread(target=lambda: inherited.append(niceness()))
+        thread.start()
+        thread.join()
+
+    await workers.run(work)
+    assert inherited == [min(before + 5, 19)]
+    assert niceness() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's own on Linux alone")
+async def test_where_it_may_not_it_works_all_the_same(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    assert await workers.run(niceness) == niceness()
 
 
 async def test_the_last_idle_worker_is_used_first(workers: Workers) -> None:
