@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 MASK = b"\x5a\xc3\x17\x2e"
@@ -71,16 +75,37 @@ class Client:
         while True:
             last, opcode, size = self.head()
             self.need(size)
-            payload = bytes(self.unread[:size])
-            del self.unread[:size]
-            if opcode == PING:
-                self.socket.sendall(frame(payload, PONG))
-            elif opcode == CLOSE:
-                raise ConnectionResetError(f"closed: {payload!r}")
-            elif opcode != PONG:
+            payload = self.take(opcode, size)
+            if payload is not None:
                 whole += payload
                 if last:
                     return whole
+
+    def take(self, opcode: int, size: int) -> bytes | None:
+        """The payload of the frame at hand; None if it is no part of a message, and was seen to."""
+        payload = bytes(self.unread[:size])
+        del self.unread[:size]
+        if opcode == PING:
+            self.socket.sendall(frame(payload, PONG))
+        elif opcode == CLOSE:
+            raise ConnectionResetError(f"closed: {payload!r}")
+        return None if opcode in (PING, PONG) else payload
+
+    def arrived(self) -> Iterator[bytes]:
+        """The messages that are here by now, each of one short frame. Waits for nothing, so that
+        one task can serve many sockets: behind a ping there may be no message for long."""
+        while len(self.unread) >= 2:
+            _, size = self.unread[:2]
+            assert size <= 126, "a large one"
+            need = 2 if size < 126 else 4
+            if size == 126 and len(self.unread) >= need:
+                size = int.from_bytes(self.unread[2:4], "big")
+            if len(self.unread) < need + size:
+                return
+            _, opcode, size = self.head()
+            payload = self.take(opcode, size)
+            if payload is not None:
+                yield payload
 
     def skip_message(self, into: memoryview) -> tuple[float, float, int]:
         """When the first byte of the next message and its first megabyte came, and its size."""

@@ -19,21 +19,25 @@ from notebook_rpc.meters import Meters
 from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio.budget import Budget
 from notebook_rpc.services.cache import Cache
+from notebook_rpc.services.catalog import Catalog
 from notebook_rpc.services.channels import Channels
+from notebook_rpc.services.notices import Notices
 from notebook_rpc.services.pool import Pool, Pools
 from notebook_rpc.services.probe import Probe
 from notebook_rpc.services.queries import Keeping, Queries
 from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.versions import Versions
+from notebook_rpc.services.watch import Limits, Watch
 from notebook_rpc.settings import ConfigError
 from notebook_rpc.sharing import Sharing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from notebook_rpc.model import Touched
     from notebook_rpc.sansio.tokens import User
-    from notebook_rpc.services.connections import Connections
+    from notebook_rpc.services.connections import Connections, Opener
     from notebook_rpc.services.workers import Workers
     from notebook_rpc.settings import Settings
 
@@ -68,8 +72,16 @@ class Backend:
         self._settings = settings
         self._connections = connections
         self._seconds = settings.query_timeout or math.inf
-        self._versions = Versions(engines.__getitem__)
+        self._engines = dict(engines)  # others may come
+        self._versions = Versions(self._engines.__getitem__)
         self._kept = Kept(settings, workers)
+        self.notices = Notices(connections.open, workers, self.wrote)
+        self.watch = Watch(
+            self._lookers,
+            self._engines.__getitem__,
+            Limits(settings.max_subscriptions, settings.max_live),
+            self.notices.wanted,
+        )
         self.default = self._session(DEFAULT, False)
         self.readers = self._session(DEFAULT, True)  # connects when the first of them comes
         self.sessions = Sessions(
@@ -84,7 +96,7 @@ class Backend:
             settings,
             partial(connections.connect, DEFAULT),
             workers,
-            partial(self._versions.wrote, DEFAULT),
+            partial(self.wrote, DEFAULT),
         )
         self._measure()
 
@@ -94,10 +106,57 @@ class Backend:
         Raises:
             UnknownConnection: there is no such database.
         """
+        pool = self._lender(connection, read_only=read_only or user.read_only)
+        keeping = self._keeping(connection)
+        return Queries(
+            *(pool.lane, pool.make, self._seconds, keeping),
+            set_aside=pool.set_aside,
+            max_sql=self._settings.max_sql,
+        )
+
+    def catalog(self, connection: str, user: User) -> Catalog:
+        """The tables as *user* may see them.
+
+        Raises:
+            UnknownConnection: there is no such database.
+        """
+        return Catalog(self._lender(connection, read_only=user.read_only).lane, self._seconds)
+
+    async def put(self, connection: str, opener: Opener, engine: str) -> None:
+        """Have what *opener* opens be the database *connection*; *engine* is its driver's name.
+        Whoever uses the one before may finish.
+
+        Raises:
+            NotebookError: it cannot be opened, and nothing has changed.
+        """
+        await self._connections.put(connection, opener)
+        self._engines[connection] = engine
+        self.notices.renew(connection)
+        pass
+        self.wrote(connection, None)
+
+    def is_open(self, connection: str) -> bool:
+        return self._connections.is_open(connection)
+
+    def _lender(self, connection: str, *, read_only: bool) -> Pool:
         if connection not in self._connections:  # before a pool is made for any word
             raise UnknownConnection(f"there is no connection {connection!r}")
-        pool = self._pools.pool(Right(connection, read_only or user.read_only))
-        return Queries(pool.lane, pool.make, self._seconds, self._keeping(connection))
+        return self._pools.pool(Right(connection, read_only))
+
+    def wrote(self, connection: str, touched: Touched) -> None:
+        """These tables may have changed, before anybody is told that they have."""
+        self._versions.wrote(connection)
+        self.watch.wrote(connection, touched)
+
+    def _lookers(self, connection: str) -> Queries:
+        """For live queries, which cannot write. All of a database are one client of its pool."""
+        pool = self._lender(connection, read_only=True)
+        return Queries(lambda _: pool.lane(self.watch), pool.make, self._seconds)
+
+    def _changed(self, connection: str, *, read_only: bool) -> Callable[[Touched], None]:
+        """What lanes report to. Those that cannot write have nothing to report, though some
+        drivers count every statement as a write."""
+        return (lambda _: None) if read_only else partial(self.wrote, connection)
 
     def _keeping(self, connection: str) -> Keeping:
         version = partial(self._versions.of, connection)
@@ -112,7 +171,7 @@ class Backend:
         async with trio.open_nursery() as nursery:
             for each in (self.sessions, self._pools):
                 nursery.start_soon(each.expire)
-            for one in (self.probe, self.sharing):
+            for one in (self._connections, self.probe, self.sharing, self.watch, self.notices):
                 nursery.start_soon(one.run)
 
     def interrupt(self) -> None:
@@ -138,7 +197,8 @@ class Backend:
             self._seconds,
             self.meters,
             self.budget,
-            partial(self._versions.wrote, connection),
+            self._changed(connection, read_only=read_only),
+            self._settings.max_sql,
         )
 
     def _pool(self, right: Right) -> Pool:
@@ -148,7 +208,7 @@ class Backend:
             limit=self._settings.max_pool,
             idle_seconds=IDLE,
             observe=self.meters.call,
-            changed=partial(self._versions.wrote, right.connection),
+            changed=self._changed(right.connection, read_only=right.read_only),
         )
 
     def _measure(self) -> None:
@@ -158,6 +218,8 @@ class Backend:
         gauge("calls_waiting", "Calls that wait for a thread.", lambda: load().waiting)
         gauge("calls_queued", "Calls that wait for their session.", lambda: load().queued)
         gauge("threads", "Threads that there are.", lambda: load().threads)
+        gauge("subscriptions", "Subscriptions to queries.", lambda: self.watch.subscriptions)
+        gauge("live_queries", "Different queries that these are to.", lambda: len(self.watch))
 
 
 class Kept:

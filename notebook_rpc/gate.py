@@ -60,11 +60,19 @@ class Gate:
         self._wall_clock = wall_clock
         self._observe = observe
         self._numbered = 0
-        self.routes: list[Route] = [route for surface in surfaces for route in surface.routes()]
-        self._table: RoutingTable[_Target] = RoutingTable(
+        self._surfaces = list(surfaces)
+        self.routes: list[Route]
+        self._table: RoutingTable[_Target]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Ask the surfaces again for their routes. Where that fails, the old ones stay."""
+        routes = [route for surface in self._surfaces for route in surface.routes()]
+        self._table = RoutingTable(
             (route.method, route.path, _Target(self._observed(route), route.asks_for_token))
-            for route in self.routes
+            for route in routes
         )
+        self.routes = routes
 
     def admit(self, request: Request) -> Handler | Response:
         """Whoever answers *request*, or the answer."""

@@ -6,7 +6,7 @@ import difflib
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
-from notebook_rpc.errors import DatabaseUnavailable, InvalidParams
+from notebook_rpc.errors import InvalidParams, MissingDriver
 
 if TYPE_CHECKING:
     from notebook_rpc.driver import Driver
@@ -19,7 +19,7 @@ def load_driver(name: str) -> Driver:
 
     Raises:
         InvalidParams: there is none; the message has the nearest names.
-        DatabaseUnavailable: there is one, but what it needs is not installed.
+        MissingDriver: there is one, but what it needs is not installed.
     """
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
@@ -30,7 +30,9 @@ def load_driver(name: str) -> Driver:
         return cast("Driver", found[name].load())
     except ImportError as exc:
         reason = f"the driver {name!r} cannot be loaded: {exc}{_remedy(found[name])}"
-        raise DatabaseUnavailable(reason) from exc
+        missing = MissingDriver(reason)
+        missing.module = exc.name or name
+        raise missing from exc
 
 
 def _remedy(entry: EntryPoint) -> str:

@@ -15,6 +15,7 @@ from notebook_rpc import config, plugins, sharing
 from notebook_rpc.driver import SupportsFolders
 from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio import urls
+from notebook_rpc.sansio.addresses import address
 from notebook_rpc.sansio.discretion import discreet
 from notebook_rpc.sansio.tokens import Token, Tokens, User
 from notebook_rpc.sansio.tokens import parse as parse_tokens
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from notebook_rpc.driver import Database
+    from notebook_rpc.sansio.addresses import Address
     from notebook_rpc.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -61,8 +63,23 @@ def openers(settings: Settings) -> dict[str, Callable[[], Database]]:
         DatabaseUnavailable: what a driver needs is not installed.
     """
     named = _named(settings)
-    folders = _folders(settings)
-    return {name: _opener(*about, settings.read_only, folders) for name, about in named.items()}
+    within = folders(settings)
+    return {name: _opener(*about, settings.read_only, within) for name, about in named.items()}
+
+
+def opener(settings: Settings, url: str, more: Mapping[str, str]) -> Callable[[], Database]:
+    """What opens the database of *url* with the properties *more*, as ``openers`` does."""
+    return _opener(url, more, settings.read_only, folders(settings))
+
+
+def addresses(settings: Settings) -> dict[str, Address]:
+    """Where each database is, by its name. Raises as above."""
+    found = {}
+    for name, (url, more) in _named(settings).items():
+        engine, properties = config.read_url(url)
+        scheme = url.partition(":")[0] if urls.is_url(url) else engine
+        found[name] = address(scheme, properties | dict(more))
+    return found
 
 
 def engines(settings: Settings) -> dict[str, str]:
@@ -76,13 +93,14 @@ def _named(settings: Settings) -> dict[str, tuple[str, Mapping[str, str]]]:
     named: dict[str, tuple[str, Mapping[str, str]]] = {DEFAULT: (settings.url, properties)}
     for each in settings.connection:
         name, _, url = each.partition("=")
+        name = name.removeprefix(f"{DEFAULT}/")
         if name in named:
             raise ConfigError(f"there are two connections called {name!r}")
         named[name] = (url, {})
     return named
 
 
-def _folders(settings: Settings) -> list[Path] | None:
+def folders(settings: Settings) -> list[Path] | None:
     """In which SQL may reach files, without links; None for anywhere."""
     if not settings.allowed_paths:
         return None

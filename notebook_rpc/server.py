@@ -6,27 +6,36 @@ import logging
 import os
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc import __version__, references
+from notebook_rpc import __version__, references, scripts
 from notebook_rpc.backend import Backend
 from notebook_rpc.binding import Binding, bind, check_safety, check_tls, removed_at_the_end
 from notebook_rpc.errors import InvalidParams
 from notebook_rpc.gate import Gate
 from notebook_rpc.model import DEFAULT
+from notebook_rpc.registrations import Kept
 from notebook_rpc.sansio.auth import Access
+from notebook_rpc.scripting import Scripting
+from notebook_rpc.services.compression import Compression
 from notebook_rpc.services.connections import Connections
+from notebook_rpc.services.statements import Statements
 from notebook_rpc.services.workers import Workers
 from notebook_rpc.settings import ConfigError
-from notebook_rpc.surfaces import mosaic, sqlrooms
+from notebook_rpc.surfaces import mosaic, sqlrooms, vibesql
 from notebook_rpc.surfaces.dialogue import Dialogue, Options
+from notebook_rpc.surfaces.encoding import Encoding
+from notebook_rpc.surfaces.live import Live
 from notebook_rpc.surfaces.mosaic import Mosaic
 from notebook_rpc.surfaces.ops import Ops, Status
 from notebook_rpc.surfaces.rpc import Rpc
+from notebook_rpc.surfaces.scoot import Scoot, Services
+from notebook_rpc.surfaces.vibesql import VibeSQL
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.lines import LineConnection
 from notebook_rpc.transport.listener import Listener
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
 
     from notebook_rpc.meters import Meters
     from notebook_rpc.sansio.tokens import Tokens, User
+    from notebook_rpc.services.contexts import Contexts
     from notebook_rpc.services.sessions import Session
     from notebook_rpc.settings import Settings
     from notebook_rpc.web import Surface
@@ -109,12 +119,14 @@ async def serve(
         # Both look into files, and not later: who closes a file that DuckDB has open takes its
         # lock away (fcntl(2): a process has one, whoever opened the file).
         engines, openers = references.engines(settings), references.openers(settings)
+        kept = Kept.load(settings, os.environ)
+        engines, openers = {**engines, **kept.engines()}, {**openers, **kept.openers()}
         connections = Connections(openers, workers, read_only=settings.read_only)
         await connections.open(DEFAULT)
         try:
             reached = partial(bind, settings, inherited, has_tokens=bool(tokens))
             await _serve_databases(
-                *(settings, tokens, connections, engines, workers, reached, listening, stop)
+                *(settings, tokens, connections, engines, kept, workers, reached, listening, stop)
             )
         finally:
             failures = await connections.close()
@@ -132,6 +144,9 @@ def check(settings: Settings) -> None:
     check_safety(settings, has_tokens=bool(references.tokens(settings)))
     check_tls(settings)
     references.openers(settings)
+    for script in settings.routes:
+        scripts.located(script)
+    Kept.load(settings, os.environ)
 
 
 async def _serve_databases(
@@ -139,12 +154,14 @@ async def _serve_databases(
     tokens: Tokens,
     connections: Connections,
     engines: Mapping[str, str],
+    kept: Kept,
     workers: Workers,
     reached: Callable[[], Awaitable[Binding]],
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
 ) -> None:
     backend = Backend(settings, connections, engines, workers)
+    closing = ExitStack()
     try:
         await backend.open()
         options = Options(
@@ -153,13 +170,23 @@ async def _serve_databases(
             max_depth=settings.max_depth,
         )
         if settings.stdio:
+            if settings.routes:
+                raise ConfigError("--stdio has no routes; leave --routes out")
             await _serve_stdio(settings, backend.default, options, stop)
             return
         access = Access(
             frozenset({*map(str.lower, settings.allowed_host), settings.host.lower()}),
             frozenset(settings.cors_origin),
         )
-        surfaces = _surfaces(settings, backend, options, tokens, stop)
+        contexts = kept.contexts(backend, workers)
+        surfaces = _surfaces(settings, backend, contexts, options, tokens, stop)
+        scripting = None
+        if settings.routes:
+            scripting = Scripting(settings, backend, surfaces)
+            closing.callback(scripting.close)
+            surfaces.append(scripting.surface)
+            if not await _loaded(scripting, stop):
+                return
         gate = Gate(surfaces, access, tokens, observe=backend.meters.request)
         binding = await reached()
 
@@ -167,15 +194,45 @@ async def _serve_databases(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(backend.run)
                 nursery.start_soon(binding.beside)
+                if scripting is not None and settings.reload:
+                    nursery.start_soon(scripting.reload, gate.refresh)
 
         meters, interrupt = backend.meters, backend.interrupt
         await _listen(settings, binding, gate, meters, beside, interrupt, listening, stop)
     finally:
+        closing.close()
         await backend.close()
 
 
+async def _loaded(scripting: Scripting, stop: Stop) -> bool:
+    """Whether the scripts were loaded before somebody asked to stop."""
+    failure: ConfigError | None = None
+    loaded = False
+    async with trio.open_nursery() as nursery:
+
+        async def stopped() -> None:
+            await stop.draining.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stopped)
+        try:
+            await scripting.load()
+            loaded = True
+        except ConfigError as exc:
+            failure = exc
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return loaded
+
+
 def _surfaces(
-    settings: Settings, backend: Backend, options: Options, tokens: Tokens, stop: Stop
+    settings: Settings,
+    backend: Backend,
+    contexts: Contexts,
+    options: Options,
+    tokens: Tokens,
+    stop: Stop,
 ) -> list[Surface]:
     """Everything that is spoken on the port."""
 
@@ -186,6 +243,7 @@ def _surfaces(
         return tokens.user(token, time.time())
 
     on_error = backend.meters.error
+    encoding = Encoding(Compression(backend.workers))
     sqlrooms_options = sqlrooms.Options(max_queries=settings.max_queries, on_error=on_error)
     return [
         Rpc(
@@ -197,6 +255,14 @@ def _surfaces(
             sync=backend.sharing.rooms,
         ),
         Mosaic(backend.queries, mosaic.Options(on_error)),
+        Scoot(
+            Services(
+                *(contexts, backend.queries, backend.catalog, Statements(backend.workers)),
+                *(on_error, encoding),
+            )
+        ),
+        VibeSQL(backend.queries, backend.catalog, vibesql.Options(on_error, encoding)),
+        Live(backend.watch.subscription, on_error),
         Ops(__version__, status, backend.meters.exposition, backend.probe.complaint),
     ]
 

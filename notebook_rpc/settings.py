@@ -90,6 +90,18 @@ def _named_url(value: str) -> str:
     return value
 
 
+def _file_stem(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", value):
+        raise ValueError("must be letters, digits, _ . and -")
+    return value
+
+
+def _reference(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*|file:[^}]+", value):
+        raise ValueError("must be NAME or file:PATH")
+    return value
+
+
 def _token(value: str) -> str:
     tokens.Token.of(value, tokens.ANYBODY)
     return value
@@ -127,7 +139,7 @@ def _setting(
     alias: str = "",
 ) -> Any:  # as dataclasses.field itself, so that the fields below keep their own types
     """*commas*: a value may be several, with commas between them, or an empty one. *alias*: the
-    flag's name in sqlrooms-server."""
+    flag's name in sqlrooms-server, or in scoot-server."""
     metadata = {"parse": parse, "metavar": metavar, "help": explanation, "secret": secret}
     metadata |= {"commas": commas, "alias": alias}
     return field(default=default, metadata=metadata)
@@ -146,7 +158,7 @@ class Settings:
         alias="--db-path",
     )
     host: str = _setting("127.0.0.1", _text, "HOST", "address to listen on")
-    port: int = _setting(1995, _port, "PORT", "port to listen on; 0 for any")
+    port: int = _setting(1995, _port, "PORT", "port to listen on; 0 for any", alias="-p")
     uds: str = _setting(
         "", _text, "PATH", "listen on a Unix socket, which only this user can reach, instead"
     )
@@ -165,6 +177,27 @@ class Settings:
         "another database, for sessions that ask for it by name",
         secret=True,
     )
+    config_name: str = _setting(
+        "scoot_default",
+        _file_stem,
+        "NAME",
+        "which file of kept connections to use, for what clients register",
+        alias="-c",
+    )
+    register: tuple[str, ...] = _setting(
+        (),
+        _text,
+        "DRIVER",
+        "a driver of databases that clients may register; '' for none"
+        " (default: duckdb, sqlite, postgres, odbc)",
+        commas=True,
+    )
+    allowed_reference: tuple[str, ...] = _setting(
+        (),
+        _reference,
+        "NAME",
+        "what URLs that clients register may refer to: NAME of the environment, or file:PATH",
+    )
     read_only: bool = _setting(
         False, _boolean, "", "let nobody change a database; the engine sees to it"
     )
@@ -172,8 +205,14 @@ class Settings:
         (),
         _text,
         "FOLDER",
-        "a folder in which SQL may reach files, and nowhere else; '' for no files",
+        "a folder in which SQL and scripts may reach files, and nowhere else; '' for no files",
         commas=True,
+    )
+    routes: tuple[str, ...] = _setting(
+        (), _text, "SCRIPT", "a script in Python that adds routes of its own"
+    )
+    reload: bool = _setting(
+        False, _boolean, "", "load these scripts again when they change, for development"
     )
     insecure: bool = _setting(
         False, _boolean, "", "listen on other than loopback without tokens or without TLS"
@@ -215,11 +254,21 @@ class Settings:
     grace: float = _setting(30.0, _seconds, "SECONDS", "time for running calls when stopping")
     max_threads: int = _setting(64, _positive, "N", "database calls that may run at a time")
     max_sessions: int = _setting(100, _positive, "N", "sessions besides the default one")
+    max_registered: int = _setting(
+        100, _number, "N", "databases that clients may register, kept ones included"
+    )
     max_pool: int = _setting(
         32, _positive, "N", "connections to each database for requests without a session"
     )
     max_queries: int = _setting(
-        256, _positive, "N", "queries of one WebSocket that may be under way"
+        256, _positive, "N", "queries of one WebSocket that are carried out at a time"
+    )
+    max_subscriptions: int = _setting(
+        2000, _positive, "N", "subscriptions to live queries at a time"
+    )
+    max_live: int = _setting(8 * 1024 * 1024, size, "SIZE", "size of a live query's result")
+    max_handlers: int = _setting(
+        64, _positive, "N", "handlers of scripts that may run at a time, each on a thread"
     )
     max_queue: int = _setting(
         1000, _positive, "N", "calls that may wait for one session, or for a thread"
@@ -235,6 +284,7 @@ class Settings:
     max_depth: int = _setting(
         128, _depth, "N", "arrays and objects inside each other in a JSON-RPC message"
     )
+    max_sql: int = _setting(1024 * 1024, size, "SIZE", "size of a SQL text, in characters")
     max_message: int = _setting(
         64 * 1024 * 1024, size, "SIZE", "size of a message that comes in on a WebSocket"
     )
@@ -246,6 +296,9 @@ class Settings:
     )
     query_timeout: float = _setting(
         0.0, _seconds_or_0, "SECONDS", "time a call may take in the database; 0 for any"
+    )
+    handler_timeout: float = _setting(
+        30.0, _seconds, "SECONDS", "time a handler of a script may take"
     )
     header_timeout: float = _setting(30.0, _seconds, "SECONDS", "time for a request's head")
     body_timeout: float = _setting(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from notebook_rpc.driver import Connection
+    from notebook_rpc.model import Touched
     from notebook_rpc.services.workers import Workers
     from notebook_rpc.settings import Settings
 
@@ -54,7 +55,7 @@ class Sharing:
         settings: Settings,
         connect: Callable[[], Awaitable[Connection]],
         workers: Workers,
-        changed: Callable[[], None],
+        changed: Callable[[Touched], None],
     ) -> None:
         """*connect* is to the default database, opened with ``properties``; *changed* is as of
         ``Lane``."""

@@ -27,7 +27,8 @@ class Request:
 
     ``path`` is percent-decoded and without the query; ``query`` is raw. ``parameters`` are
     the parts of the path that its route names, ``user`` is whose token came with it, or
-    ``NOBODY`` on a route that asks for it later.
+    ``NOBODY`` on a route that asks for it later. ``remote`` is the address it came from, "" where
+    there are no addresses: on a Unix socket.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Request:
     body: bytes = b""
     parameters: Mapping[str, str] = field(default_factory=dict)
     user: User = ANYBODY
+    remote: str = ""
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, *name* in lower case; several are joined as RFC 9110, 5.3 says."""
@@ -117,7 +119,9 @@ class Response:
     Content-Length, Transfer-Encoding and Date are the transport's to set. ``done`` is called
     when the body is needed no more, sent or not; ``resources`` are then left, in the task of the
     handler, which has entered them. ``conversation``, with status 101, answers a request of the
-    method WEBSOCKET, and begins when the socket is open.
+    method WEBSOCKET, and begins when the socket is open. A body that is ``endless``, a stream of
+    events say, is not waited for when the server stops: it is cancelled, and has then ended well.
+    ``length`` is that of a stream which is known before it is written.
     """
 
     status: int = 200
@@ -126,6 +130,8 @@ class Response:
     done: Callable[[], None] | None = None
     resources: AbstractAsyncContextManager[object] | None = None
     conversation: Conversation | None = None
+    endless: bool = False
+    length: int | None = None
 
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -133,7 +139,8 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Route:
-    """``handler`` answers ``method`` on ``path``, where ``{name}`` stands for any one segment."""
+    """``handler`` answers ``method`` on ``path``, where ``{name}`` stands for any one segment, and
+    ``{name...}``, at its end, for all that may come."""
 
     method: str
     path: str

@@ -26,7 +26,7 @@ from notebook_rpc.sansio.tokens import ANYBODY, User
 from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.workers import Workers
 from notebook_rpc.settings import ConfigError, Settings
-from notebook_rpc_drivers.fake import FakeDatabase
+from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -138,7 +138,7 @@ class TestLimits:
         async with (
             firm(replace(SETTINGS, max_pool=1)) as ours,
             trio.open_nursery() as nursery,
-            ours.backend.queries("sales", ANYBODY).json("rows 1"),
+            ours.backend.queries("sales", ANYBODY).json("rows 200000"),
         ):
             nursery.start_soon(ours.ask, "rows 1", "sales")
             await wait_all_tasks_blocked()
@@ -220,6 +220,25 @@ class TestKeeping:
                 id_ = await backend.sessions.create(where, ANYBODY)
                 with backend.sessions.using(id_, ANYBODY) as session:
                     await session.execute("count 1")
+            await ours.ask("rows 2")
+            assert ours.runs("rows 2") == again
+
+    @pytest.mark.parametrize(("user", "again"), [(ANYBODY, 2), (READER, 1)])
+    async def test_who_cannot_write_makes_nothing_old(
+        self, keeping: Settings, user: User, again: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even by a driver that cannot tell a write from a read."""
+
+        def connected(database: FakeDatabase, *, read_only: bool) -> FakeConnection:
+            connection = FakeConnection(database, read_only=read_only)
+            del connection.changes
+            return connection
+
+        async with firm(keeping) as ours:
+            await ours.ask("rows 2")
+            monkeypatch.setattr(FakeDatabase, "_connected", connected)
+            async with ours.backend.queries("default", user).alone() as own:
+                await own.execute("rows 1")
             await ours.ask("rows 2")
             assert ours.runs("rows 2") == again
 
@@ -311,6 +330,24 @@ class TestTheEnd:
                 await ours.backend.close()
             assert ours.all_closed()
             assert not [each for each in kept.rglob("*") if each.is_file()]
+
+
+async def test_tables_are_asked_for_as_their_user_may_see_them() -> None:
+    async with firm() as ours:
+        for user in (ANYBODY, READER):
+            catalog = ours.backend.catalog("sales", user)
+            assert [table.table for table, _ in await catalog.tables()] == ["orders", "users"]
+        assert ours.connected("sales") == 2  # one of them can only read
+        assert ours.connected("twin") == 0
+        with pytest.raises(UnknownConnection):
+            ours.backend.catalog("nowhere", ANYBODY)
+
+
+async def test_counting_tables_takes_no_longer_than_a_query_may() -> None:
+    async with firm(replace(SETTINGS, query_timeout=0.05)) as ours:
+        ours.databases["default"].script["SELECT count(*) FROM fake.main.orders"] = "wait"
+        with pytest.raises(QueryTimeout), trio.fail_after(5):
+            await ours.backend.catalog("default", ANYBODY).tables(counts=True)
 
 
 async def test_calls_and_loads_are_measured() -> None:

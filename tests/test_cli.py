@@ -255,6 +255,7 @@ def test_the_settings_can_be_checked(capsys: pytest.CaptureFixture[str]) -> None
         (["--connection", "a=duckdb://", "--connection", "a=sqlite://"], "two connections"),
         (["--tls-cert", "/nonexistent/a", "--tls-key", "/nonexistent/a"], "cannot read"),
         (["--bearer-token-file", "/nonexistent/a"], "cannot read"),
+        (["--routes", "/nonexistent/a.py"], "cannot read /nonexistent/a.py: No such file"),
     ],
 )
 def test_what_is_wrong_with_the_settings_is_one_line(

@@ -76,6 +76,7 @@ def test_every_setting_can_be_given_in_every_place(file: Path) -> None:
         "allowed-host": "a.example",
         "cors-origin": "https://a.example",
         "connection": "sales=sqlite://",
+        "allowed-reference": "PGPASSWORD",
     }
     for name, setting in config._SETTINGS.items():  # noqa: SLF001  # the table itself
         default = setting.default

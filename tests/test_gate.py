@@ -383,3 +383,27 @@ class TestWebSockets:
         assert header(answer.headers, PROTOCOL) == chosen
         answer = await ask("POST", "/", (PROTOCOL, offered))
         assert header(answer.headers, PROTOCOL) is None
+
+
+async def test_routes_may_change_and_stay_where_the_new_ones_clash() -> None:
+    class Changing(Echo):
+        path = "/old"
+
+        def routes(self) -> Iterable[Route]:
+            yield Route("GET", self.path, self.answer)
+
+    changing = Changing()
+    gate = Gate([Echo(), changing], ACCESS)
+
+    def status(path: str) -> int:
+        admitted = gate.admit(Request("GET", path, "", ((b"host", b"localhost:1995"),)))
+        return admitted.status if isinstance(admitted, Response) else 200
+
+    assert (status("/old"), status("/new")) == (200, 404)
+    changing.path = "/new"
+    gate.refresh()
+    assert (status("/old"), status("/new")) == (404, 200)
+    changing.path = "/health"
+    with pytest.raises(RouteConflict, match="/health"):
+        gate.refresh()
+    assert (status("/new"), status("/health"), len(gate.routes)) == (200, 200, 5)

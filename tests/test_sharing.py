@@ -74,7 +74,7 @@ async def test_the_parts_are_joined(tmp_path: Path, meta: bool, sync: bool) -> N
         async def connect(database: object = database) -> Connection:
             return await workers.run(database.connect)  # type: ignore[attr-defined]
 
-        shared = Sharing(settings, connect, workers, lambda: None)
+        shared = Sharing(settings, connect, workers, lambda _: None)
         await shared.open()
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:

@@ -8,8 +8,8 @@ waits for its end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 Outcome: TypeAlias = str | Pieces
+
+BESIDES: Final = 8 * 1024  # bytes that a query takes besides its text: a task, and what it holds
 
 logger = logging.getLogger(__name__)
 
@@ -88,21 +90,21 @@ class Bound:
 
 
 class Load:
-    """What one socket may have under way: so many messages, and bytes of them."""
+    """What one socket may have under way, in bytes: its messages, and what each takes besides.
 
-    def __init__(self, socket: WebSocket, max_messages: int, max_bytes: int) -> None:
+    There is no bound of their number, as a cancel behind it would not be read.
+    """
+
+    def __init__(self, socket: WebSocket, max_bytes: int) -> None:
         self._socket = socket
-        self._messages = Bound(max_messages)
         self._bytes = Bound(max_bytes)
 
     async def enter(self, size: int) -> ExitStack:
         """Wait for room for a message. It is under way until what is returned is closed."""
-        await self._messages.room()
         await self._bytes.room()
         with ExitStack() as stack:
             stack.enter_context(self._socket.working())
-            stack.enter_context(self._messages.taking(1))
-            stack.enter_context(self._bytes.taking(size))
+            stack.enter_context(self._bytes.taking(size + BESIDES))
             return stack.pop_all()
 
 
@@ -189,8 +191,8 @@ Work: TypeAlias = Callable[[Query], Awaitable[Outcome | None]]
 
 
 class Running:
-    """The queries of one socket. *max_unsent* is how many bytes of results may wait for a slow
-    reader before no more queries are run."""
+    """The queries of one socket. *turns* are how many are carried out at a time, and *max_unsent*
+    is how many bytes of results may wait for a slow reader before no more are."""
 
     def __init__(
         self,
@@ -199,6 +201,8 @@ class Running:
         nursery: trio.Nursery,
         load: Load,
         told: Told,
+        *,
+        turns: trio.Semaphore,
         max_unsent: int,
     ) -> None:
         self._socket = socket
@@ -206,6 +210,7 @@ class Running:
         self._nursery = nursery
         self._load = load
         self._told = told
+        self._turns = turns
         self._unsent = Bound(max_unsent)
         self._running: dict[str, Query] = {}
 
@@ -223,7 +228,7 @@ class Running:
         return query is not None
 
     async def _begin(self, id_: str, size: int, work: Work) -> None:
-        """From here on it can be cancelled; it is run when there is room for it."""
+        """From here on it can be cancelled; it is carried out when its turn comes."""
         if id_ in self._running:
             raise InvalidRequest("a query with this queryId is under way")
         query = self._running[id_] = Query(id_)
@@ -245,8 +250,9 @@ class Running:
         try:
             with query.scope:
                 await trio.lowlevel.checkpoint_if_cancelled()  # nothing was begun yet
-                await self._unsent.room()
-                return await work(query)
+                async with self._turn():
+                    await self._unsent.room()
+                    return await work(query)
             exc: NotebookError = Cancelled("Query was cancelled")
         except NotebookError as error:
             exc = error
@@ -254,6 +260,17 @@ class Running:
             logger.exception("a query failed")
             exc = NotebookError("internal error; the server's log has the details")
         return self._told(exc, query.id)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            self._turns.acquire_nowait()  # at no cost, as a rule
+        except trio.WouldBlock:
+            await self._turns.acquire()  # in order of arrival
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def arrow(self, asked: sqlrooms.Statement, query: Query) -> Outcome | None:
         answer = self._queries.arrow(asked.sql, persist=bool(asked.persist))

@@ -60,9 +60,9 @@ class Channels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``max_queries`` and ``max_bytes`` are what one socket may have under way before no more is
-    received from it, ``max_unsent`` how many bytes of results may wait for a slow reader before
-    no more queries are begun. ``auth_seconds`` is how long a client may take to show its token.
+    """``max_queries`` of one socket are carried out at a time, and ``max_unsent`` is how many bytes
+    of results may wait for a slow reader before no more are. ``max_bytes`` is what a socket may
+    have under way, those that wait included, before no more is received from it. ``auth_seconds`` is how long a client may take to show its token.
     ``client_snapshots``: an empty room takes its first state from a client. ``on_error`` hears
     the slug of each error that a client is told; ``new_id`` makes an id for a query without."""
 
@@ -176,15 +176,19 @@ class _Client:
         self._authenticate = authenticate
         self._options = options
         self._rooms = rooms
-        self._load = Load(socket, options.max_queries, options.max_bytes)
+        self._load = Load(socket, options.max_bytes)
         self._waiting = Bound(MAX_REPLIES)
         self._replies, self._to_send = trio.open_memory_channel[tuple[str, ExitStack]](math.inf)
         self._running: Running
 
     async def run(self) -> None:
-        told, unsent = partial(_told, self._options), self._options.max_unsent
+        told, options = partial(_told, self._options), self._options
         async with trio.open_nursery() as nursery:
-            self._running = Running(self._socket, self._queries, nursery, self._load, told, unsent)
+            self._running = Running(
+                *(self._socket, self._queries, nursery, self._load, told),
+                turns=trio.Semaphore(options.max_queries),
+                max_unsent=options.max_unsent,
+            )
             nursery.start_soon(self._send_replies)
             if self._rooms is not None:
                 nursery.start_soon(self._rooms.run)
@@ -197,7 +201,11 @@ class _Client:
 
     async def _take(self, message: str | bytes) -> None:
         if isinstance(message, str):
-            parsed = sqlrooms.parse(message)
+            try:
+                parsed = sqlrooms.parse(message)
+            except InvalidRequest as exc:
+                await self._reply(_told(self._options, exc, sqlrooms.id_in(message)))
+                return
             await HANDLERS[type(parsed)](self, parsed, len(message))
         elif found := sqlrooms.split(message):
             asked, begin = found

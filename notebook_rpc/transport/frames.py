@@ -14,7 +14,7 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFail
 from notebook_rpc.transport.deflate import Inflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Piece: TypeAlias = bytes | memoryview
 
@@ -27,6 +27,12 @@ PONG: Final = 0xA
 
 FIN: Final = 0x80
 MAX_CONTROL: Final = 125  # bytes of a control frame's payload
+# Not wsproto's words: some have Python's names for things in them, which clients know nothing of.
+REASONS: Final[Mapping[int, str]] = {
+    1002: "protocol error",
+    1007: "not UTF-8, or not compressed as agreed",
+    1009: "too large",
+}
 SENDABLE: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})  # and 3000 to 4999
 
 
@@ -87,8 +93,7 @@ class Incoming:
                 else:
                     yield Ping(payload) if opcode is Opcode.PING else Pong(payload)
         except ParseFailed as exc:
-            large = exc.code == CloseReason.MESSAGE_TOO_BIG
-            raise Violation(exc.code, "too large" if large else str(exc)) from exc
+            raise Violation(exc.code, REASONS[exc.code]) from exc
 
 
 class Gathering(Generic[AnyStr]):

@@ -106,10 +106,12 @@ class Connection:
     __slots__ = (
         "_app",
         "_draining",
+        "_endless",
         "_heads",
         "_inbox",
         "_limits",
         "_phase",
+        "_remote",
         "_scope",
         "_send_now",
         "_socket",
@@ -118,9 +120,16 @@ class Connection:
     _inbox: Inbox
 
     def __init__(
-        self, stream: trio.abc.Stream, app: App, limits: Limits, heads: HeadWriter
+        self,
+        stream: trio.abc.Stream,
+        app: App,
+        limits: Limits,
+        heads: HeadWriter,
+        remote: str = "",
     ) -> None:
+        """*remote* is the address of the client, for those who ask."""
         self._stream = stream
+        self._remote = remote
         self._send_now = stream.send_now if isinstance(stream, SupportsSendNow) else None
         self._app = app
         self._limits = limits
@@ -128,6 +137,7 @@ class Connection:
         self._phase = Phase.IDLE
         self._draining = False
         self._socket: Socket | None = None
+        self._endless: trio.CancelScope | None = None  # of a body that ends only when we stop
         # One scope for all that may be cut short: its deadline moves from phase to phase,
         # as whatever ends a phase ends the connection. A scope each would cost 7 us each.
         self._scope = trio.CancelScope()
@@ -139,6 +149,8 @@ class Connection:
             self._scope.cancel()
         elif self._socket is not None:
             self._socket.drain()
+        elif self._endless is not None:
+            self._endless.cancel()
 
     async def serve(self) -> None:
         """Serve until either side has had enough; the stream is closed afterwards."""
@@ -180,6 +192,7 @@ class Connection:
             return False
         head = parse_head(raw)
         request = head.request()
+        request.remote = self._remote
         handler = self._admit(request)
         if isinstance(handler, Response):
             return await self._refuse(head, handler)
@@ -331,11 +344,16 @@ class Connection:
         framing = b"connection: close\r\n" if close and not asked_to_close else b""
         bodiless = head.method == "HEAD" or status in (204, 304)
         if callable(body):
-            if not bodiless and not head.http10:
+            if response.length is not None and status not in (204, 304):
+                framing += b"content-length: %d\r\n" % response.length
+            elif not bodiless and not head.http10:
                 framing += b"transfer-encoding: chunked\r\n"
             opening = self._heads.write(status, response.headers, framing)
             if not bodiless:
-                return await self._stream_out(head, opening, body) and not close
+                whole = await self._stream_out(
+                    head, opening, body, response.length, endless=response.endless
+                )
+                return whole and not close
             body, length = b"", 0
         else:
             length = len(body) if isinstance(body, bytes) else sum(map(len, body))
@@ -370,26 +388,48 @@ class Connection:
         self._phase = AFTER[end]
         return False
 
-    async def _stream_out(self, head: Head, opening: bytes, body: Stream) -> bool:
+    async def _stream_out(
+        self, head: Head, opening: bytes, body: Stream, length: int | None, *, endless: bool
+    ) -> bool:
         """Send a body that is written as it goes. False: it broke off."""
+        halfway = False
+        left = length
+        chunked = length is None and not head.http10
 
         async def send(piece: bytes) -> None:
+            nonlocal halfway, left
+            if left is not None:
+                left -= len(piece)
+                if left < 0:
+                    raise ValueError(f"a body is longer than {length} bytes, as was said")
             for start in range(0, len(piece), PIECE):
                 part = piece[start : start + PIECE]
-                data = part if head.http10 else b"%x\r\n%b\r\n" % (len(part), part)
+                data = b"%x\r\n%b\r\n" % (len(part), part) if chunked else part
                 await trio.lowlevel.checkpoint()
+                halfway = True
                 try:
                     await self._send(data)
                 except trio.BrokenResourceError:
                     self._scope.cancel()  # as if the watch had seen it
                     await trio.lowlevel.checkpoint()
                     raise
+                halfway = False
                 if self._scope.deadline != math.inf:
                     self._scope.deadline = math.inf
 
+        async def until_drained() -> None:
+            with trio.CancelScope() as self._endless:
+                if self._draining:
+                    self._endless.cancel()
+                await body(send)
+            if self._endless.cancelled_caught and halfway:
+                raise BrokenOff("the server stops, and does not wait for who does not read")
+
         async def write_out() -> bool:
             try:
-                await body(send)
+                await (until_drained() if endless else body(send))
+                if left:
+                    raise BrokenOff(f"{left} bytes are missing")
             except BrokenOff as exc:
                 logger.warning("the body of %s %r broke off: %s", head.method, head.path, exc)
                 return False
@@ -403,7 +443,7 @@ class Connection:
         await self._send(opening)
         if not await self._inbox.attend(write_out()):
             return False
-        if not head.http10:
+        if chunked:
             await self._send(b"0\r\n\r\n")
         self._phase = Phase.IDLE
         return True

@@ -26,12 +26,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine, Generator, Iterator
 
 T = TypeVar("T")
 
 WATCHED_BYTES = 64 * 1024  # of pipelined requests kept; beyond it nothing more is read
-HANG_UP_SECONDS = 0.05  # between two looks at a stream that is not read
+# Seconds between two looks at a stream that is not read: soon at first, then ever later, as there
+# may be thousands that nobody reads for long, and each look costs 40 us.
+FIRST_LOOK = 0.05
+LAST_LOOK = 1.0
 
 
 @runtime_checkable
@@ -47,7 +50,10 @@ class Inbox:
     ``ended`` says that no more will come: end of file, or the stream broke.
     """
 
-    __slots__ = ("_attending", "_nursery", "_scope", "_stopped", "_stream", "buffer", "ended")
+    __slots__ = (
+        *("_attending", "_nursery", "_pausing", "_scope", "_stopped", "_stream"),
+        *("buffer", "ended"),
+    )
 
     def __init__(
         self, stream: trio.abc.ReceiveStream, nursery: trio.Nursery, scope: trio.CancelScope
@@ -59,6 +65,7 @@ class Inbox:
         self._scope = scope
         self._stopped: trio.Event | None = None  # set by a watcher when it stops
         self._attending = False
+        self._pausing: trio.CancelScope | None = None  # the watcher, between two looks
         self.buffer = bytearray()
         self.ended = False
 
@@ -98,6 +105,8 @@ class Inbox:
             return await _go_on(work, trap)
         finally:
             self._attending = False
+            if self._pausing is not None:
+                self._pausing.cancel()  # who reads next waits for the watcher
 
     async def _watch(self, stopped: trio.Event) -> None:
         try:
@@ -117,10 +126,13 @@ class Inbox:
                 return True
         # Its end of file lies behind bytes that we will not read now: all one can do is to ask.
         if isinstance(self._stream, SupportsHangUp):
-            while self._attending:
+            for pause in looks():
+                if not self._attending:
+                    break
                 if self._stream.hung_up():
                     return True
-                await trio.sleep(HANG_UP_SECONDS)
+                with trio.move_on_after(pause) as self._pausing:
+                    await trio.sleep_forever()
         return False
 
     async def _read(self) -> None:
@@ -130,6 +142,14 @@ class Inbox:
             data = b""
         self.ended = not data
         self.buffer += data
+
+
+def looks() -> Iterator[float]:
+    """How long to wait before each next look."""
+    pause = FIRST_LOOK
+    while True:
+        yield pause
+        pause = min(2 * pause, LAST_LOOK)
 
 
 @types.coroutine

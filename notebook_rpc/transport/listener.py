@@ -46,17 +46,18 @@ class SocketStream(trio.abc.HalfCloseableStream):
     """A connected socket. Unlike Trio's own it asks the kernel once where once is enough.
 
     ``send_now`` is no checkpoint; ``receive_some`` always is one. ``sent`` is how many bytes
-    were sent so far.
+    were sent so far, ``remote`` the address of the peer, "" where there are none.
     """
 
-    __slots__ = ("_sent_eof", "_socket", "sent")
+    __slots__ = ("_sent_eof", "_socket", "remote", "sent")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, remote: str = "") -> None:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._sent_eof = False
+        self.remote = remote
         self.sent = 0
 
     def send_now(self, data: bytes | memoryview) -> int:
@@ -233,7 +234,7 @@ class Listener:
         well = True
         while True:
             try:
-                accepted, _ = sock.accept()
+                accepted, address = sock.accept()
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(sock)
             except ConnectionAbortedError:  # it left while it was waiting for us
@@ -248,12 +249,15 @@ class Listener:
                     await self._gone.wait()
             else:
                 well = True
-                self._begin(accepted, connections)
+                self._begin(accepted, address, connections)
                 await trio.lowlevel.checkpoint()
 
-    def _begin(self, accepted: socket.socket, connections: trio.Nursery) -> None:
+    def _begin(
+        self, accepted: socket.socket, address: object, connections: trio.Nursery
+    ) -> None:
         try:
-            stream = SocketStream(accepted)
+            # Of IPv4 and IPv6 it begins with the host; a Unix socket's has no name.
+            stream = SocketStream(accepted, address[0] if isinstance(address, tuple) else "")
         except OSError:  # reset before we looked: some systems refuse setsockopt then
             accepted.close()
             return
@@ -271,7 +275,7 @@ class Listener:
         try:
             stream = accepted if self._tls is None else await self._secured(accepted, self._tls)
             if stream is not None:
-                await self._serve_on(stream)
+                await self._serve_on(stream, accepted.remote)
         except Exception:  # a task's top: a bug here must not end the other connections
             logger.exception("a connection failed")
         finally:
@@ -293,8 +297,8 @@ class Listener:
         await trio.aclose_forcefully(accepted)
         return None
 
-    async def _serve_on(self, stream: SocketStream | TlsStream) -> None:
-        connection = Connection(stream, self._app, self._limits, self._heads)
+    async def _serve_on(self, stream: SocketStream | TlsStream, remote: str) -> None:
+        connection = Connection(stream, self._app, self._limits, self._heads, remote)
         self._connections.add(connection)
         if self._accepting.cancel_called:  # since it was accepted
             connection.drain()

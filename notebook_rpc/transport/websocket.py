@@ -21,7 +21,7 @@ import trio
 
 from notebook_rpc.transport import deflate, frames
 from notebook_rpc.transport.frames import Closing, Incoming, Ping, Violation
-from notebook_rpc.transport.inbox import HANG_UP_SECONDS, SupportsHangUp
+from notebook_rpc.transport.inbox import SupportsHangUp, looks
 from notebook_rpc.transport.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ class Socket:
                 else:
                     await inbox.receive()
         except Violation as exc:
+            logger.debug("a client broke the protocol of WebSockets: %s", exc.__cause__)
             self._garbled = True
             await self._hear_out()
             self._end(exc.code, str(exc))
@@ -261,11 +262,12 @@ class Socket:
     async def _wait_for_room(self) -> None:
         """While much has not been received, read no more. What the client says by leaving stands
         behind it: all one can do is to ask."""
-        while self._ending is None and (
-            self._unread >= UNREAD_BYTES or len(self._messages) >= UNREAD_MESSAGES
-        ):
+        for pause in looks():
+            much = self._unread >= UNREAD_BYTES or len(self._messages) >= UNREAD_MESSAGES
+            if not much or self._ending is not None:
+                return
             self._silent = 0  # it may well have answered
-            if not await self._is_noticed(HANG_UP_SECONDS) and (
+            if not await self._is_noticed(pause) and (
                 isinstance(self._stream, SupportsHangUp) and self._stream.hung_up()
             ):
                 self._leave(End.DONE)

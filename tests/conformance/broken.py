@@ -9,7 +9,8 @@ from notebook_rpc.model import ResultColumn, Transaction
 from notebook_rpc_drivers import sqlite
 
 if TYPE_CHECKING:
-    from notebook_rpc.model import Column, Parameters, Result, Table
+    from notebook_rpc.model import Column, Parameters, Result, Table, Touched
+    from notebook_rpc.schema import TableFacts
 
 Fault = Callable[..., Any]
 Row = Sequence[object]
@@ -73,6 +74,32 @@ class OfNoInterrupt:
 
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
         return list(self._do("columns", catalog, schema, table))
+
+    def describe(self, table: Table, /) -> TableFacts:
+        facts: TableFacts = self._do("describe", table)
+        return facts
+
+    def schemas(self) -> list[str]:
+        return list(self._do("schemas"))
+
+    def databases(self) -> list[str]:
+        return list(self._do("databases"))
+
+    def written(self, table: Table, /) -> str:
+        return str(self._do("written", table))
+
+    @property
+    def changes(self) -> int:
+        fault = self._faults.get("changes")
+        return int(fault(self._real) if fault else self._real.changes)
+
+    def reads(self, sql: str, /) -> Touched:
+        touched: Touched = self._do("reads", sql)
+        return touched
+
+    def take_written(self) -> Touched:
+        touched: Touched = self._do("take_written")
+        return touched
 
     @property
     def transaction(self) -> Transaction:

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
 from notebook_rpc.conformance import _interrupts, calls, subject
 from notebook_rpc.conformance.dialect import Dialect
@@ -20,15 +21,17 @@ from notebook_rpc.errors import (
     InvalidParams,
     NotSupported,
     QueryError,
+    UnknownTable,
 )
 from notebook_rpc.model import Table, Transaction
+from notebook_rpc.schema import ColumnFacts, Constraint, TableFacts
 from tests.conformance.broken import Driver, Fault, OfNoInterrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from notebook_rpc.model import Column
+    from notebook_rpc.model import Column, Touched
 
 # A database that claims to have everything: what SQLite lacks is then found missing.
 ALL = dataclasses.replace(
@@ -218,6 +221,57 @@ def closing_the_result(connection: Any) -> list[Table]:
     return tables
 
 
+def described(change: Callable[[TableFacts], Any]) -> dict[str, Fault]:
+    """What is told of a table goes through *change*, which gives the fields that differ."""
+
+    def describe(connection: Any, table: Table) -> Any:
+        facts = connection.describe(table)
+        return structs.replace(facts, **change(facts))
+
+    return {"describe": describe}
+
+
+def of_columns(change: Callable[[ColumnFacts], Any]) -> dict[str, Fault]:
+    return described(
+        lambda facts: {"columns": [structs.replace(each, **change(each)) for each in facts.columns]}
+    )
+
+
+def of_constraints(change: Callable[[Constraint], Any]) -> dict[str, Fault]:
+    return described(
+        lambda facts: {
+            "constraints": [structs.replace(each, **change(each)) for each in facts.constraints]
+        }
+    )
+
+
+def described_once() -> dict[str, Fault]:
+    """What was told of a table, is told for ever."""
+    known: dict[Table, Any] = {}
+
+    def describe(connection: Any, table: Table) -> Any:
+        return known.setdefault(table, connection.describe(table))
+
+    return {"describe": describe}
+
+
+def describing_only(visible: Callable[[Any, TableFacts], bool]) -> dict[str, Fault]:
+    def describe(connection: Any, table: Table) -> Any:
+        facts = connection.describe(table)
+        if not visible(connection, facts):
+            raise UnknownTable("it is not seen")
+        return facts
+
+    return {"describe": describe}
+
+
+def never_unknown(connection: Any, table: Table) -> Any:
+    try:
+        return connection.describe(table)
+    except UnknownTable:
+        return TableFacts(table, ())
+
+
 def interrupted_late() -> dict[str, Fault]:
     """An interrupt between two calls hits the next."""
     hit = threading.Event()
@@ -283,6 +337,48 @@ def revealing(driver: Any, properties: dict[str, str], read_only: bool) -> Any:
 def careless(driver: Any, properties: dict[str, str], read_only: bool) -> Any:
     known = {"database": properties["database"]}
     return driver.open(known, read_only=read_only)
+
+
+def telling(change: Callable[[Any], Any]) -> Fault:
+    """What was written goes through *change*."""
+
+    def take_written(connection: Any) -> Any:
+        touched = connection.take_written()
+        return touched if touched is None else change(touched)
+
+    return take_written
+
+
+def forgetting_transactions() -> dict[str, Fault]:
+    """What was written is told by its statement, or never."""
+    last = [""]
+
+    def execute(connection: Any, sql: str, parameters: Any) -> Any:
+        last[0] = sql
+        return connection.execute(sql, parameters)
+
+    def take_written(connection: Any) -> Any:
+        touched = connection.take_written()
+        return frozenset() if last[0] == "commit" else touched
+
+    return {"execute": execute, "take_written": take_written}
+
+
+def running_it(connection: Any, sql: str) -> None:
+    if sql.startswith("insert"):
+        connection.execute(sql)
+
+
+def of_every_call(connection: Any) -> int:
+    """There is a change whenever somebody asks."""
+    connection.changes += 1
+    return int(connection.changes)
+
+
+def reading_views(_: Any, sql: str) -> Touched:
+    """Views are taken for tables."""
+    words = sql.replace('"', " ").split()
+    return frozenset(word for word in words if word.endswith(("seen", "far")))
 
 
 # For each check a fault that it must find, and words of its complaint.
@@ -478,7 +574,7 @@ FAULTS: dict[str, tuple[dict[str, Fault], str]] = {
     "names-are-no-patterns": ({"columns": of_pattern}, "asked for as a_b: expected .*axb"),
     "names-work-in-sql": (
         {"tables": renamed(lambda at: Table(at.catalog, "public", at.table))},
-        "QueryError: no such table: public",
+        "no such table: public",
     ),
     "views-are-no-tables": (
         {"tables": lambda connection: sorted(connection.tables() + connection.views())},
@@ -495,6 +591,54 @@ FAULTS: dict[str, tuple[dict[str, Fault], str]] = {
     "the-catalog-leaves-a-result-alone": (
         {"tables": closing_the_result},
         "QueryError: the result is closed",
+    ),
+    "columns-are-described": (
+        described(lambda facts: {"columns": facts.columns[::-1]}),
+        "columns: expected .*'zz'.*'aa'.* found .*'aa'.*'zz'",
+    ),
+    "nulls-and-defaults-are-described": (
+        of_columns(lambda _: {"nullable": True}),
+        r"nullable: expected \[False, True, True\], found \[True, True, True\]",
+    ),
+    "views-are-described": (
+        described(lambda _: {"is_view": False}),
+        "is_view: expected True, found False",
+    ),
+    "tables-that-do-not-exist-are-unknown": (
+        {"describe": never_unknown},
+        r"describe\('', '', ''\) found something",
+    ),
+    "tables-are-described-under-any-name": (
+        {"written": lambda _, table: table.table},
+        "no such table: nbrpc_",
+    ),
+    "descriptions-are-never-old": (
+        described_once(),
+        r"after ALTER TABLE: expected \['id', 'b'\], found \['id'\]",
+    ),
+    "descriptions-are-of-the-own-transaction": (
+        describing_only(lambda connection, _: connection.transaction is Transaction.NONE),
+        "UnknownTable: it is not seen",
+    ),
+    "temporary-tables-are-described": (
+        describing_only(lambda _, facts: facts.table.schema != "temp"),
+        "UnknownTable: it is not seen",
+    ),
+    "schemas-and-databases-are-listed": (
+        {"schemas": lambda _: []},
+        r"'main' is not among schemas: \[\]",
+    ),
+    "keys-are-described": (
+        of_constraints(lambda each: {"columns": sorted(each.columns)}),
+        r"primary key: expected \['b', 'a'\], found \['a', 'b'\]",
+    ),
+    "checks-are-described": (
+        of_constraints(lambda _: {"columns": ["a", "b", "c"]}),
+        r"expected \['a', 'c'\], found \['a', 'b', 'c'\]",
+    ),
+    "create-statements-make-the-table-again": (
+        described(lambda facts: {"create_stmt": facts.create_stmt.replace(" default 1", "")}),
+        "default=None",
     ),
     "interrupts-stop-a-statement": (
         {"execute": failing_if_cancelled},
@@ -545,6 +689,34 @@ FAULTS: dict[str, tuple[dict[str, Fault], str]] = {
     ),
     "the-description-is-for-people": ({"description": lambda _: " "}, "it is empty"),
     "passwords-are-never-shown": ({"open": revealing}, r"the password is in: .*\*\*\*\*\*"),
+    "written-tables-are-told": (
+        {"take_written": telling(lambda touched: {name.upper() for name in touched})},
+        r"insert into .*: frozenset\(.*made'}\) is read, and .*MADE'} was written",
+    ),
+    "all-statements-of-a-call-are-told": (
+        {"take_written": telling(lambda touched: set(sorted(touched)[-1:]))},
+        "insert into .*one.* is read, and .*two.* was written",
+    ),
+    "writes-are-told-when-they-are-committed": (
+        forgetting_transactions(),
+        r"the commit of insert into .* is read, and frozenset\(\) was written",
+    ),
+    "tables-behind-views-are-read": (
+        {"reads": reading_views},
+        "insert into .* is read, and .* was written",
+    ),
+    "new-tables-may-change-anything": (
+        {"take_written": lambda connection: connection.take_written() or frozenset()},
+        r"written by CREATE TABLE: expected None, found frozenset\(\)",
+    ),
+    "queries-write-nothing": (
+        {"changes": of_every_call},
+        "changes by select .*: expected 0, found 1",
+    ),
+    "asking-what-is-read-runs-nothing": (
+        {"reads": running_it},
+        r"rows: expected \[0\], found \[3\]",
+    ),
 }
 
 

@@ -33,6 +33,7 @@ def server() -> Iterator[Server]:
         "--max-depth": "5",
         "--max-sessions": "2",
         "--max-page": "91",
+        "--max-sql": "1000",
         "--header-timeout": "0.5",
         "--body-timeout": "0.5",
         "--body-rate": "100",
@@ -162,6 +163,19 @@ def test_a_page_may_have_its_size_and_no_byte_more(server: Server) -> None:
         assert len(client.call("page", 9)) == 8  # with the row 10 it would have been 92
         assert client.call("page", 9) == [{"n": "10"}]
         client.call("finish")
+
+
+def test_a_statement_may_have_its_size_and_no_character_more(server: Server) -> None:
+    sql = "rows 1".ljust(1000)
+    with server.client() as client:
+        client.call("execute", sql)
+        client.call("finish")
+        with pytest.raises(RpcError, match=r"SQL may have 1000 characters \(--max-sql\)"):
+            client.call("execute", sql + " ")
+    for size, answer in ((1000, b"200 OK"), (1001, b"400 Bad Request")):
+        body = json.dumps({"type": "json", "sql": sql.ljust(size)}).encode()
+        head = b"POST /mosaic HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        assert told(server, head % len(body) + body).startswith(b"HTTP/1.1 " + answer)
 
 
 def test_so_many_connections_may_be_open_and_no_more() -> None:

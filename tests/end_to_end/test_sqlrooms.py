@@ -10,7 +10,7 @@ import io
 import json
 import signal
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow
@@ -191,6 +191,17 @@ async def test_a_large_result_takes_little_memory_however_slowly_it_is_read() ->
             assert held < 64 * MB
             assert server.peak_memory() - before < 64 * MB
             assert await rows(socket, "select 1 as x") == [{"x": 1}]
+
+
+async def test_slow_readers_do_not_keep_the_others_from_connections() -> None:
+    with Server("--max-pool", "4") as server:
+        async with AsyncExitStack() as stack:
+            for _ in range(4):
+                slow = await stack.enter_async_context(client(server))
+                await ask(slow, "arrow", "from range(5000000)")
+            async with client(server) as socket:
+                assert await rows(socket, "select 1 as x") == [{"x": 1}]
+            assert table(await slow.receive()).num_rows == 5_000_000
 
 
 async def test_a_large_json_result(server: Server) -> None:

@@ -228,8 +228,7 @@ async def test_a_bug_is_told_without_its_details(caplog: pytest.LogCaptureFixtur
     [
         ("not json", "invalid json", "parse-error"),
         ("[1,2]", "invalid message", "invalid-request"),
-        ('{"type":"bogus","queryId":"q"}', "invalid message", "invalid-request"),
-        ('{"type":"json","queryId":"q"}', "invalid message", "invalid-request"),
+        ('{"type":"bogus"}', "invalid message", "invalid-request"),
         ('{"type":"json","queryId":true,"sql":""}', "invalid message", "invalid-request"),
         ('{"type":"subscribe"}', "Missing channel", "invalid-params"),
         ('{"type":"notify","payload":1}', "Missing channel", "invalid-params"),
@@ -245,6 +244,15 @@ async def test_what_is_no_message_is_refused_and_the_next_is_taken(
         assert await client.asks(sent) == error(reason)
         assert server.errors == [slug]
         assert await client.asks({"type": "auth", "token": "any"}) == {"type": "authAck"}
+
+
+@pytest.mark.parametrize("sent", ["bogus", "json", "exec"])
+async def test_what_is_no_query_but_has_an_id_is_refused_by_its_id(sent: str) -> None:
+    async with Server().client() as client:
+        client.say(f'{{"type":"{sent}","sql":null,"queryId":7,"more":[{{}}]}}')
+        assert await client.hears() == error("invalid message", 7)
+        client.say(f'{{"type":"{sent}","sql":null,"queryId":[7]}}')
+        assert await client.hears() == error("invalid message")
 
 
 async def test_many_queries_run_at_once_and_each_answers_when_it_can() -> None:
@@ -817,15 +825,41 @@ async def test_more_than_there_is_room_for_is_not_refused_but_waits() -> None:
         await client.silence()
 
 
-async def test_large_messages_need_more_room() -> None:
-    server = Server(Options(max_bytes=1000))
-    slow = server.database.rows["x" * 600] = Rows([[b"[1]"]], stands_at=0)
+async def test_a_cancel_behind_any_number_of_queries_is_in_time() -> None:
+    server = Server(Options(max_queries=3))
+    server.database.rows["slow"] = Rows([[b"[1]"]], stands_at=0)
     async with server.client() as client:
-        client.say(*(ask("json", "x" * 600, number) for number in range(5)))
+        client.say(*(ask("json", "slow", number) for number in range(3000)))
+        for number in (2, 2999):
+            client.say({"type": "cancel", "queryId": number})
+            heard = [await client.hears() for _ in range(2)]
+            assert {"type": "cancelAck", "queryId": number, "cancelled": True} in heard
+            assert error(CANCELLED, number) in heard
+        await client.silence()
+        assert len(server.database.begun) == 4  # in the place of the one that was cancelled
+
+
+async def test_large_messages_need_more_room() -> None:
+    sql = "x" * 100_000
+    server = Server(Options(max_bytes=200_000))
+    slow = server.database.rows[sql] = Rows([[b"[1]"]], stands_at=0)
+    async with server.client() as client:
+        client.say(*(ask("json", sql, number) for number in range(5)))
         await client.silence()
         assert len(server.database.begun) == 2
         slow.go.set()
         assert sorted([(await client.hears())["queryId"] for _ in range(5)]) == list(range(5))
+
+
+async def test_queries_that_wait_need_room_too() -> None:
+    server = Server(Options(max_queries=1, max_bytes=100_000))
+    slow = server.database.rows["slow"] = Rows([[b"[1]"]], stands_at=0)
+    async with server.client() as client:
+        client.say(*(ask("json", "slow", number) for number in range(100)))
+        await client.silence()
+        assert 80 < client.unread() < 100
+        slow.go.set()
+        assert [(await client.hears())["queryId"] for _ in range(100)] == list(range(100))
 
 
 async def test_a_cancel_gets_past_queries_that_run_and_results_that_wait() -> None:

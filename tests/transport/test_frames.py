@@ -255,6 +255,22 @@ def test_6_characters_may_be_cut_by_fragments() -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (sent(1, b"a", fin=False) + sent(1, b"b"), "protocol error"),
+        (sent(3), "protocol error"),
+        (sent(1, b"\xff"), "not UTF-8, or not compressed as agreed"),
+        (sent(8, b"\x03\xe8\xff"), "not UTF-8, or not compressed as agreed"),
+        (b"\x82\xff" + b"\x00" + b"\x7f" * 7 + KEY, "too large"),
+    ],
+)
+def test_7_what_is_said_of_it_means_something_to_any_client(data: bytes, reason: str) -> None:
+    with pytest.raises(Violation) as caught:
+        list(Incoming(1000).feed(data))
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
     ("payload", "outcome"),
     [
         (b"", Closing(None, "")),

@@ -550,6 +550,47 @@ async def test_a_stream_is_chunked_and_the_connection_is_kept() -> None:
     assert sent == (opening + b"1\r\n0\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n") * 2
 
 
+def counted(length: int, *pieces: bytes) -> FakeApp:
+    """Answers with a stream whose length is said before."""
+
+    async def stream(send: Send) -> None:
+        for piece in pieces:
+            await send(piece)
+
+    async def answer(_: Request) -> Response:
+        return Response(body=stream, length=length)
+
+    return FakeApp(answer)
+
+
+async def test_a_stream_whose_length_is_known_is_sent_as_it_is() -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + DATE + b"content-length: 4\r\n\r\n"
+    whole = await answer_to(GET, GET, app=counted(4, b"a", b"", b"bcd"))
+    assert whole == 2 * (head + b"abcd")
+    asked = GET.replace(b"GET", b"HEAD")
+    assert await answer_to(asked, app=counted(4, b"abcd")) == head
+    old = await answer_to(b"GET / HTTP/1.0\r\n\r\n", app=counted(4, b"abcd"))
+    assert old == head.replace(DATE, DATE + b"connection: close\r\n") + b"abcd"
+
+
+@pytest.mark.parametrize("pieces", [(b"abc",), (b"ab", b"cde")])
+async def test_one_that_is_of_another_length_is_cut_off(
+    pieces: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = await answer_to(GET, GET, app=counted(4, *pieces))
+    assert sent.count(b"HTTP/1.1") == 1
+    assert len(sent.partition(b"\r\n\r\n")[2]) < 4
+    assert "broke off" in caplog.text
+
+
+async def test_the_request_has_the_address_it_came_from() -> None:
+    app = FakeApp()
+    stream = ScriptedStream([GET])
+    await Connection(stream, app, Limits(), HeadWriter(lambda: 0), "192.0.2.1").serve()
+    await answer_to(GET, app=app)
+    assert [request.remote for request in app.asked] == ["192.0.2.1", ""]
+
+
 async def test_for_http_1_0_it_ends_with_the_connection() -> None:
     sent = await answer_to(b"GET / HTTP/1.0\r\n\r\n", app=answering(Response(body=count_to_3)))
     assert sent == b"HTTP/1.1 200 OK\r\n" + DATE + b"connection: close\r\n\r\n012"
@@ -758,3 +799,100 @@ async def test_drain_lets_the_next_of_several_pipelined_requests_say_that_it_is_
     closes = [answer.closes for answer in parse_answers(bytes(stream.sent), ["GET"] * 10)]
     # Trio runs the two tasks of a round in any order.
     assert closes in ([False, True], [False, False, True])
+
+
+async def test_drain_ends_a_stream_that_has_no_end() -> None:
+    async def events(send: Send) -> None:
+        await send(b"event")
+        await trio.sleep_forever()
+
+    client, server = memory_stream_pair()
+    app = answering(Response(body=events, endless=True))
+    connection = Connection(server, app, Limits(), HeadWriter(lambda: 0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        await client.send_all(GET)
+        await wait_all_tasks_blocked()
+        connection.drain()
+        (answer,) = parse_answers(await read_to_end(client), ["GET"])
+        assert answer.body == b"event"
+
+
+async def test_drain_ends_one_that_begins_later() -> None:
+    may_begin, log = trio.Event(), []
+
+    async def events(send: Send) -> None:
+        log.append("begun")
+        await send(b"event")
+        log.append("sent")
+
+    async def handler(_: Request) -> Response:
+        await may_begin.wait()
+        return Response(body=events, endless=True)
+
+    client, server = memory_stream_pair()
+    connection = Connection(server, FakeApp(handler), Limits(), HeadWriter(lambda: 0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        await client.send_all(GET)
+        await wait_all_tasks_blocked()
+        connection.drain()
+        may_begin.set()
+        (answer,) = parse_answers(await read_to_end(client), ["GET"])
+        assert (answer.body, answer.closes) == (b"", True)
+    assert log == ["begun"]
+
+
+async def test_drain_does_not_wait_for_who_does_not_read_a_stream_without_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stuck(ScriptedStream):
+        stuck = aborted = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if b"event" in bytes(data):
+                self.stuck = True
+                await trio.sleep_forever()
+            await super().send_all(data)
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            return await super().receive_some(max_bytes) or await trio.sleep_forever()
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def events(send: Send) -> None:
+        await send(b"event")
+
+    stream = Stuck([GET])
+    app = answering(Response(body=events, endless=True))
+    connection = Connection(stream, app, Limits(), HeadWriter(lambda: 0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        await wait_all_tasks_blocked()
+        assert stream.stuck
+        connection.drain()
+    assert stream.aborted
+    (message,) = caplog.messages
+    assert message.startswith("the body of GET '/' broke off: the server stops")
+
+
+async def test_a_stream_that_has_an_end_is_waited_for() -> None:
+    may_end = trio.Event()
+
+    async def rows(send: Send) -> None:
+        await may_end.wait()
+        await send(b"rows")
+
+    client, server = memory_stream_pair()
+    app = answering(Response(body=rows))
+    connection = Connection(server, app, Limits(), HeadWriter(lambda: 0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        await client.send_all(GET)
+        await wait_all_tasks_blocked()
+        connection.drain()
+        await wait_all_tasks_blocked()
+        may_end.set()
+        (answer,) = parse_answers(await read_to_end(client), ["GET"])
+        assert answer.body == b"rows"

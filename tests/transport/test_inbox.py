@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -241,6 +241,57 @@ async def test_watching_stops_at_a_bound_so_that_a_client_cannot_fill_the_memory
                 await wait_all_tasks_blocked()
 
         await inbox.attend(work())
+        assert len(inbox.buffer) == WATCHED_BYTES
+
+
+class Unread:
+    """A stream that is full of what nobody will read now."""
+
+    def __init__(self, leaves_at: float = math.inf) -> None:
+        self._leaves_at = leaves_at
+        self.looks = 0
+
+    async def receive_some(self, _: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return bytes(WATCHED_BYTES)
+
+    def hung_up(self) -> bool:
+        self.looks += 1
+        return trio.current_time() >= self._leaves_at
+
+
+@asynccontextmanager
+async def full(stream: Unread) -> AsyncIterator[tuple[Inbox, trio.CancelScope]]:
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            yield Inbox(cast("trio.abc.ReceiveStream", stream), nursery, scope), scope
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("leaves_at", "late", "looks"), [(0.08, 0.1, 3), (600, 1, 606)])
+async def test_a_client_that_leaves_behind_what_is_not_read_is_noticed_all_the_same(
+    autojump_clock: MockClock, leaves_at: float, late: float, looks: int
+) -> None:
+    stream = Unread(autojump_clock.current_time() + leaves_at)
+    began = autojump_clock.current_time()
+    async with full(stream) as (inbox, scope):
+        await inbox.attend(blocks_for_ever())
+    assert scope.cancelled_caught
+    assert 0 <= autojump_clock.current_time() - began - leaves_at <= late
+    assert stream.looks <= looks
+
+
+async def test_who_reads_on_does_not_wait_for_the_next_look(autojump_clock: MockClock) -> None:
+    async def a_minute() -> None:
+        await trio.sleep(60)
+
+    async with full(Unread()) as (inbox, _):
+        await inbox.attend(a_minute())
+        began = autojump_clock.current_time()
+        inbox.take(WATCHED_BYTES)
+        await inbox.receive()  # for the watcher, which reads no more
+        await inbox.receive()
+        assert autojump_clock.current_time() == began
         assert len(inbox.buffer) == WATCHED_BYTES
 
 

@@ -220,7 +220,7 @@ async def test_compression_is_agreed_on_when_it_is_offered_and_is_one_way() -> N
     )
     assert got == OPENED[:-2] + agreed + b"\x81\x3c" + b"hello " * 10 + told(1000)
     assert await answer_to(ASKED + compressed(b"x"), app=Chat()) == OPENED + told(
-        1002, b"Reserved bit set unexpectedly"
+        1002, b"protocol error"
     )
 
 
@@ -566,15 +566,22 @@ async def test_a_client_that_leaves_behind_unread_messages_is_noticed(
     autojump_clock: MockClock,
 ) -> None:
     class Leaving(ScriptedStream):
+        looks = 0
+
         def hung_up(self) -> bool:
-            return trio.current_time() > 10
+            self.looks += 1
+            return trio.current_time() - began > leaves_after
 
     async def conversation(_: WebSocket) -> None:
         await trio.sleep_forever()
 
-    stream = Leaving([ASKED, *[sent(1, b"x")] * 300])
-    await serve_connection(stream, Chat(conversation), wall_clock=lambda: 0)
-    assert 10 <= autojump_clock.current_time() <= 10.1
+    for leaves_after in (0.01, 600):
+        began = trio.current_time()
+        stream = Leaving([ASKED, *[sent(1, b"x")] * 300])
+        await serve_connection(stream, Chat(conversation), wall_clock=lambda: 0)
+        late = autojump_clock.current_time() - began - leaves_after
+        assert 0 <= late <= (0.05 if leaves_after < 1 else 1)
+    assert 600 <= stream.looks <= 606
 
 
 async def test_many_small_frames_let_others_have_their_turn() -> None:
