@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import resource
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.common import memory, ours, report, summary
@@ -42,14 +45,19 @@ def main() -> None:
             ask(port, ROWS.format(rows=1000), form)
         results["rss_before_mb"] = round(memory(server) / 1e6)
         rates: dict[str, list[float]] = {form: [] for form in (*FORMATS, "copy")}
+        work: dict[str, list[float]] = {form: [] for form in (*FORMATS, "copy")}
+        results["megabytes"] = {}
         for _ in range(ROUNDS):
-            for form in FORMATS:
-                size, seconds = ask(port, ROWS.format(rows=rows), form)
+            for form in (*FORMATS, "copy"):
+                own = form != "copy"
+                before = cpu_of(server.pid) if own else cpu_of_children()
+                sql = ROWS.format(rows=rows)
+                size, seconds = ask(port, sql, form) if own else copy(sql)
+                after = cpu_of(server.pid) if own else cpu_of_children()
                 rates[form].append(rows / seconds / 1e6)
-                results.setdefault("megabytes", {})[form] = round(size / 1e6)
-            size, seconds = copy(ROWS.format(rows=rows))
-            rates["copy"].append(rows / seconds / 1e6)
-            results["megabytes"]["copy"] = round(size / 1e6)
+                work[form].append((after - before) / rows * 1e6)
+                results["megabytes"][form] = round(size / 1e6)
+        results["cpu_seconds_for_a_million_rows"] = {form: summary(work[form]) for form in work}
         results["million_rows_per_second"] = {form: summary(rates[form]) for form in rates}
         results["megabytes_per_second"] = {
             form: round(results["megabytes"][form] * summary(rates[form])["median"] * 1e6 / rows)
@@ -66,6 +74,17 @@ def main() -> None:
             [abandoned_download(port) for _ in range(9)]
         )
     report("exports", results, ["duckdb", "nanoarrow", "trio"])
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def asked(port: int, sql: str, form: str) -> socket.socket:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 # Events, and how many of their first arguments are paths (Python, "Audit events table").
@@ -104,7 +105,7 @@ def guarded(guard: Guard | None) -> Iterator[None]:
         _GUARD.reset(token)
 
 
-def unguarded() -> Any:
+def unguarded() -> AbstractContextManager[None]:
     """A block of the server's own doing."""
     return guarded(None)
 

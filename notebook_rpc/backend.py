@@ -132,7 +132,7 @@ class Backend:
         await self._connections.put(connection, opener)
         self._engines[connection] = engine
         self.notices.renew(connection)
-        pass
+        await self._pools.retire(lambda right: right.connection == connection)
         self.wrote(connection, None)
 
     def is_open(self, connection: str) -> bool:

@@ -117,6 +117,8 @@ class Scripting:
         seen: Mapping[Path, Stamp] = self._watched
         while True:
             await trio.sleep(LOOK)
+            if self._modules is not None:  # it may have imported more since it was loaded
+                self._watched = {**self._modules.files, **self._watched}
             found = await run(partial(scripts.stamps, self._watched))
             settled, seen = found == seen, found
             if found == self._watched or not settled:

@@ -26,7 +26,7 @@ from notebook_rpc.sansio.tokens import ANYBODY, User
 from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.workers import Workers
 from notebook_rpc.settings import ConfigError, Settings
-from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase
+from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -133,6 +133,56 @@ class TestRights:
                 await ours.backend.sessions.create("default", ANYBODY)
 
 
+class TestLiveQueries:
+    async def test_a_write_by_anybody_is_seen(self) -> None:
+        async with firm() as ours:
+            await wait_all_tasks_blocked()
+            backend = ours.backend
+            async with backend.watch.subscription("default", "rows 1") as subscription:
+                assert b"event: initial" in b"".join(await subscription.events())
+                for write in (
+                    backend.default.execute,
+                    backend.queries("default", ANYBODY).execute,
+                    backend.queries("twin", ANYBODY).execute,  # it may be the same
+                ):
+                    looks = ours.runs("rows 1")
+                    await write("count 1")
+                    with trio.fail_after(5):
+                        while ours.runs("rows 1") == looks:
+                            await trio.lowlevel.checkpoint()
+                looks = ours.runs("rows 1")
+                await backend.queries("sales", ANYBODY).execute("count 1")
+                await trio.sleep(0.2)
+                assert ours.runs("rows 1") == looks
+
+    async def test_it_cannot_write(self) -> None:
+        async with firm() as ours:
+            await wait_all_tasks_blocked()
+            with pytest.raises(QueryError, match="for reading only"):
+                async with ours.backend.watch.subscription("default", "count 1"):
+                    pytest.fail("it has subscribed")
+
+    async def test_together_they_have_one_client_s_share_of_the_connections(self) -> None:
+        async with firm(replace(SETTINGS, max_pool=8)) as ours, trio.open_nursery() as nursery:
+            await wait_all_tasks_blocked()
+            ours.databases["sales"].gates["execute"] = gate = Gate()
+
+            async def subscribe(number: int) -> None:
+                async with ours.backend.watch.subscription("sales", f"rows {number}"):
+                    await trio.sleep_forever()
+
+            for number in range(1, 6):
+                nursery.start_soon(subscribe, number)
+            await trio.to_thread.run_sync(gate.reached.wait)
+            await wait_all_tasks_blocked(0.05)
+            assert ours.connected("sales") == 2
+            gate.opened.set()
+            with trio.fail_after(5):
+                while not all(ours.runs(f"rows {number}", "sales") for number in range(1, 6)):
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+
 class TestLimits:
     async def test_connections_that_are_lent(self) -> None:
         async with (
@@ -141,8 +191,11 @@ class TestLimits:
             ours.backend.queries("sales", ANYBODY).json("rows 200000"),
         ):
             nursery.start_soon(ours.ask, "rows 1", "sales")
-            await wait_all_tasks_blocked()
-            assert ours.backend.workers.load().running == 0
+            with trio.fail_after(5):
+                await wait_all_tasks_blocked()
+                while ours.backend.workers.load().running:  # which reads ahead
+                    await trio.lowlevel.checkpoint()
+                    await wait_all_tasks_blocked()
             assert ours.connected("sales") == 1
 
     async def test_time_in_the_database(self) -> None:

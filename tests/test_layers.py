@@ -75,6 +75,7 @@ DATABASES = {
     "duckdb": {"duckdb"},
     "_duckdb_arrow": {"duckdb", "nanoarrow"},
     "_duckdb_connection": {"duckdb"},
+    "_duckdb_few_rows": {"msgspec"},
     "_duckdb_lines": {"duckdb", "nanoarrow"},
     "_duckdb_parquet": {"duckdb", "nanoarrow"},
     "_duckdb_result": {"duckdb"},

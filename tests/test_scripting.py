@@ -186,16 +186,22 @@ async def test_routes_of_others_are_taken(tmp_path: Path) -> None:
 
 
 async def test_what_does_not_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    others = loaded()
     async with scripting(
         tmp_path, 'http.get("/x", lambda request: http.json(200, "old"))'
     ) as found:
-        before = set(sys.modules)
-        write(tmp_path, "import json\nraise ValueError('no')")
+        before = loaded()
+        (tmp_path / "helper.py").touch()
+        write(tmp_path, "import helper\nraise ValueError('no')")
         with pytest.raises(ConfigError, match=r"setup\.py:4: ValueError: no"):
             await found.load()
-        assert set(sys.modules) == before
+        assert loaded() == before > others
         assert await ask(found) == "old"
-    assert not [name for name in sys.modules if name.startswith("notebook_rpc.script_")]
+    assert loaded() == others
+
+
+def loaded() -> set[str]:
+    return {name for name in sys.modules if name.startswith("notebook_rpc.script_")}
 
 
 async def test_an_edit_that_never_ends_is_given_up(
@@ -221,6 +227,24 @@ async def test_an_edit_that_never_ends_is_given_up(
         assert (await ask(found), refreshed) == ("old", [])
         gate.touch()
         write(tmp_path, new + "\n")
+        await until(lambda: bool(refreshed))
+        assert await ask(found) == "new"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_imported_late_is_watched_too(tmp_path: Path) -> None:
+    script = """
+        @http.get("/x")
+        def x(request):
+            import late
+            return http.json(200, late.WORD)
+    """
+    (tmp_path / "late.py").write_text("WORD = 'old'")
+    refreshed: list[bool] = []
+    async with scripting(tmp_path, script) as found, trio.open_nursery() as nursery:
+        nursery.start_soon(found.reload, lambda: refreshed.append(True))
+        assert await ask(found) == "old"
+        (tmp_path / "late.py").write_text("WORD = 'new'")
         await until(lambda: bool(refreshed))
         assert await ask(found) == "new"
         nursery.cancel_scope.cancel()

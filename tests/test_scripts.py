@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from notebook_rpc import runtime, scripts
+from notebook_rpc.audit import Guard, guarded
 from notebook_rpc.scripts import Modules
 from notebook_rpc.settings import ConfigError
 
@@ -209,6 +210,27 @@ def test_imports_are_those_of_a_script_in_its_folder(tmp_path: Path) -> None:
     assert x == [["named", "named"], "named", "of a mere folder"]
     assert y == "late, named"
     assert type(point).__name__ == "Point"
+
+
+def test_whatever_may_be_reached_modules_may_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "path", module_of_this_test="WORD = 'installed'")
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    modules = {"setup": SETUP, "below-more": "WORD = 'below'"}
+    write(tmp_path / "code", **modules)
+    with guarded(Guard([])):
+        assert answers(load(tmp_path / "code")) == [["installed", "below"]]
+    del sys.modules["module_of_this_test"]
+
+
+SETUP = """
+    import below.more
+    import module_of_this_test
+    from notebook_rpc.runtime import http
+
+    http.get("/x", lambda request: [module_of_this_test.WORD, below.more.WORD])
+"""
 
 
 def test_scriptlings_name_for_the_runtime_is_known_to_scripts_alone(tmp_path: Path) -> None:

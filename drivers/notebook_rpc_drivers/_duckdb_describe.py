@@ -42,7 +42,7 @@ RELATIONS: Final = f"""
 FACTS: Final = f"""
     SELECT database_name, schema_name, table_name, column_name, data_type, NOT is_nullable,
         column_default
-    FROM system.main.duckdb_columns() {_WANTED}
+    FROM system.main.duckdb_columns() {_WANTED} AND NOT internal
     ORDER BY database_name, schema_name, table_name, column_index"""  # noqa: S608
 TABLE_FACTS: Final = """
     SELECT $1, $2, $3, name, type, "notnull", dflt_value
@@ -59,9 +59,6 @@ PLACE: Final = """
     SELECT system.main.current_setting('search_path'), system.main.current_database(),
         system.main.current_schema()"""
 """Where names without a catalog or a schema are looked for."""
-
-PARTS: Final = (RELATIONS, FACTS)
-"""Queries for what a connection may be alone to see; their rows begin with a table's name."""
 
 _ENTRY: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^",])+')
 _PART: Final = re.compile(r'"((?:[^"]|"")*)"|([^".]+)')

@@ -1,8 +1,9 @@
 """What a DuckDB query names, and what stands behind the names.
 
 The engine parses, we look at the tree and at what its names stand for: views and macros are
-followed to the tables and functions below them. Where a name could mean several things, all of
-them count, so that the rules of scope and search path need no second home here.
+followed to the tables and functions below them, and so are generated columns. Where a name could
+mean several things, all of them count, so that the rules of scope and search path need no second
+home here.
 
 What it refuses: to go past what it does not know. A kind of node that is not in the lists below, a
 function or a macro that is not found, a text that is no single query is ``Unknown``. The connection
@@ -62,9 +63,12 @@ _RELATIONS: Final = """
     SELECT database_name, schema_name, system.main.lower(view_name), sql
     FROM system.main.duckdb_views()
     WHERE system.main.list_contains(?, system.main.lower(view_name))"""
+_GENERATED: Final = """
+    SELECT DISTINCT generation_expression FROM system.main.duckdb_columns()
+    WHERE is_generated AND system.main.list_contains(?, system.main.lower(table_name))"""
 
 
-class Unknown(Exception):  # noqa: N818  # not an error: there is no more to find out
+class Unknown(Exception):  # not an error: there is no more to find out
     """Something is not what the walk knows."""
 
 
@@ -94,13 +98,13 @@ class Walk(ABC):
     def __init__(self, ask: Ask) -> None:
         """*ask* runs SQL of ours, with parameters, on a connection as fresh as the one that will
         run the query."""
-        self.ask = ask
+        self._ask = ask
         self._texts: list[str] = []  # still to be looked at
         self._seen: set[str] = set()
         self._functions: dict[str, set[Function]] | None = None
 
     def along(self, sql: str) -> None:
-        self.follow(sql)
+        self._follow(sql)
         while self._texts:
             names = self._names(self._texts.pop())
             if names.functions or names.table_functions:
@@ -108,7 +112,7 @@ class Walk(ABC):
             if names.tables:
                 self._walk_tables(names)
 
-    def follow(self, text: str) -> None:
+    def _follow(self, text: str) -> None:
         if text not in self._seen:
             self._seen.add(text)
             self._texts.append(text)
@@ -130,11 +134,8 @@ class Walk(ABC):
     def meet_nothing(self, path: Path) -> None:
         """The name of a file, or of nothing at all."""
 
-    def meet_all(self, paths: list[str]) -> None:
-        """Of the tables that one text names, their own names."""
-
     def _names(self, text: str) -> Names:
-        ((tree,),) = self.ask(_TREE, [text])
+        ((tree,),) = self._ask(_TREE, [text])
         parsed = json.loads(tree)
         if parsed["error"] or len(parsed["statements"]) != 1:
             raise Unknown
@@ -167,16 +168,16 @@ class Walk(ABC):
             for found in self._meant(name, arguments, {"scalar", "aggregate", "window", "macro"}):
                 self.meet_function(name, found)
                 if found.kind == "macro":
-                    self.follow(f"SELECT {found.definition}")
+                    self._follow(f"SELECT {found.definition}")
         for name, arguments in names.table_functions:
             for found in self._meant(name, arguments, {"table", "table_macro"}):
                 self.meet_function(name, found)
                 if found.kind == "table_macro":
-                    self.follow(str(found.definition))
+                    self._follow(str(found.definition))
 
     def _known_functions(self) -> dict[str, set[Function]]:
         known: dict[str, set[Function]] = {}
-        for name, *rest in self.ask(_FUNCTIONS, []):
+        for name, *rest in self._ask(_FUNCTIONS, []):
             known.setdefault(name, set()).add(Function(*rest))
         for found in known.values():
             # An operator, too, may mean a function of which the tree does not have the name.
@@ -200,7 +201,7 @@ class Walk(ABC):
 
     def _walk_tables(self, names: Names) -> None:
         wanted = sorted({path[-1] for path in names.tables})
-        relations = self.ask(_RELATIONS, [wanted, wanted])
+        relations = self._ask(_RELATIONS, [wanted, wanted])
         for path in names.tables:
             meant = [relation for relation in relations if _fits(path, relation)]
             if not meant and not (
@@ -210,8 +211,9 @@ class Walk(ABC):
             for database, _, _, view in meant:
                 self.meet_table(path, database)
                 if view is not None:
-                    self.follow(_query_of(view))
-        self.meet_all(wanted)
+                    self._follow(_query_of(view))
+        for (expression,) in self._ask(_GENERATED, [wanted]):
+            self._follow(f"SELECT {expression}")  # computed when it is read
 
 
 def _fits(path: Path, relation: tuple[Any, ...]) -> bool:

@@ -34,9 +34,6 @@ _FROM_FILES |= {"read_parquet", "parquet_scan", "parquet_schema", "parquet_metad
 _FROM_FILES |= {"parquet_file_metadata", "parquet_full_metadata", "parquet_kv_metadata"}
 
 _OWN: Final = "SELECT system.main.current_database()"
-_GENERATED: Final = """
-    SELECT DISTINCT generation_expression FROM system.main.duckdb_columns()
-    WHERE is_generated AND system.main.list_contains(?, system.main.lower(table_name))"""
 
 
 def stability(ask: Ask, sql: str) -> Stability:
@@ -81,10 +78,6 @@ class _Judge(Walk):
 
     def meet_nothing(self, path: Path) -> None:  # noqa: ARG002
         self._found(SHARED)
-
-    def meet_all(self, paths: list[str]) -> None:
-        for (expression,) in self.ask(_GENERATED, [paths]):
-            self.follow(f"SELECT {expression}")  # computed when it is read
 
     def _meet_database(self, database: str) -> None:
         if database not in ("system", self._own):

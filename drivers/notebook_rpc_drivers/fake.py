@@ -482,7 +482,7 @@ class FakeDatabase:
     ``gates`` and ``failures`` go by the name of the call: a method of ``driver.Connection``,
     ``fetch``, ``finish`` (the close of a result), ``connect`` or ``database.close``. All three
     may be changed while it is in use. ``touched`` has the tables that an SQL text reads, or a
-    statement of it writes; of others nobody knows. ``waiting`` is set whenever a call begins to wait.
+    statement of it writes; of others nobody knows. ``waiting`` is set when a call begins to wait.
     """
 
     description = "a fake"

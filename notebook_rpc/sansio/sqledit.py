@@ -28,6 +28,7 @@ COMPARISONS: Final = frozenset(
     | {"LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE"}
 )
 _SIMPLE: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # whatever it means without quotes
 
 
 def outline(sql: str, dialect: str) -> Outline | None:
@@ -76,7 +77,7 @@ def _outline(tree: exp.Select, dialect: str | None) -> Outline | None:
     parts = [tree.args.get("from_"), *joins, *(tree.args.get("laterals") or ())]
     sources = [_source(part.this, dialect) for part in parts if part is not None]
     merges = any(join.args.get("using") or join.method == "NATURAL" for join in joins)
-    items = [_item(each) for each in tree.expressions]
+    items = [_item(each, dialect) for each in tree.expressions]
     known = [item for item in items if item is not None]
     return Outline(known, sources, merges) if len(known) == len(items) else None
 
@@ -99,12 +100,14 @@ def _found_as(part: exp.Expr, dialect: str | None) -> str:
     return part.name.lower() if unquoted and dialect == "postgres" else part.name
 
 
-def _item(tree: exp.Expr) -> Item | None:
+def _item(tree: exp.Expr, dialect: str | None) -> Item | None:
     """None for what may be several columns, and nobody knows which."""
     inner = tree.this if isinstance(tree, exp.Alias) else tree
     if isinstance(tree, exp.Star) and not any(tree.args.values()):
         return Item("*")
     if isinstance(inner, exp.Column) and not isinstance(inner.this, exp.Star):
+        if dialect is None and inner.this.quoted:  # to MySQL, "id" is a string
+            return Item(name=tree.alias_or_name)
         return Item(inner.name, inner.table, tree.alias_or_name)
     if isinstance(tree, exp.Column) and not any(tree.this.args.values()):
         return Item("*", tree.table)
@@ -185,14 +188,20 @@ def _named(name: str, dialect: str | None) -> exp.Expr:
     found = expression(name, dialect)
     if isinstance(found, exp.Column | exp.Func | exp.Cast | exp.Paren):
         return found
-    return exp.column(exp.to_identifier(name, quoted=True))
+    return exp.column(_identifier(name, dialect))
 
 
 def _identifier(name: str, dialect: str | None) -> exp.Identifier:
     """In quotes where it would mean something else without."""
     keywords = sqlglot.Dialect.get_or_raise(dialect).tokenizer_class.KEYWORDS
     words = {word for keyword in keywords for word in keyword.split()}  # ORDER BY is one
-    quoted = not _SIMPLE.fullmatch(name) or name.upper() in words
+    plain = _PLAIN if dialect is None else _SIMPLE
+    quoted = not plain.fullmatch(name) or name.upper() in words
+    if quoted and dialect is None:  # to MySQL, "id" is a string
+        raise NotSupported(
+            f"{name!r} needs quotes, and how this database has them is not known; its URL may tell"
+            " by beginning with mysql+pyodbc:// or mssql+pyodbc://"
+        )
     found = exp.to_identifier(name, quoted=quoted)
     assert found is not None  # noqa: S101  # a name is given
     return found
@@ -232,7 +241,7 @@ def _with_stars_expanded(
 ) -> Iterator[tuple[exp.Expr, set[str]]]:
     """Each item, and what it may be called."""
     for each in tree.expressions:
-        item = _item(each)
+        item = _item(each, dialect)
         if item is not None and item.column != "*":
             yield each, {(each.output_name or each.sql(dialect=dialect)).casefold()}
             continue

@@ -16,7 +16,7 @@ class Reader(Protocol):
 
 class Held:
     def __init__(self, limit: int) -> None:
-        """*limit* is the number of bytes of different results together."""
+        """*limit* is the number of bytes of different results together, and more than one has."""
         self._limit = limit
         self._of: dict[Reader, bytes] = {}  # who began first comes first
         self._readers: dict[int, int] = {}  # of each result, by its identity
@@ -30,7 +30,7 @@ class Held:
         if known:
             return
         self.size += len(result)
-        while self.size > self._limit and len(self._readers) > 1:
+        while self.size > self._limit:
             first = next(iter(self._of))
             self.give_back(first)
             first.cut_off()

@@ -96,7 +96,7 @@ def look(
         raise _too_large(max_bytes)
     reads = _reads(asked.sql, connection) if learn else None
     ordered = _ORDER.search(asked.sql) is not None
-    change, difference = _change(last, columns, rows, key, ordered=ordered, limit=len(lines))
+    change, difference = _change(last, columns, rows, key, ordered=ordered)
     if last is not None and change is Change.SAME:
         return Seen(change, last, b"", reads)
     return Seen(change, Snapshot(columns, rows, lines), difference, reads)
@@ -155,10 +155,9 @@ def _change(
     key: Sequence[int],
     *,
     ordered: bool,
-    limit: int,
 ) -> tuple[Change, bytes]:
-    """What has become of *last*. A difference is worth sending below *limit* bytes, and where rows
-    have an order, if who applies it gets them in this order."""
+    """What has become of *last*. Where rows have an order, a difference is worth sending if who
+    applies it gets them in this order."""
     if last is None:
         return Change.ALL, b""
     if columns != last.columns:
@@ -168,7 +167,6 @@ def _change(
     delta = difference(last.rows, rows, key)
     if not delta:
         return Change.ALL if ordered else Change.SAME, b""
-    lines = _lines(delta.json())
-    if len(lines) >= limit or (ordered and applied(last.rows, delta) != rows):
+    if ordered and applied(last.rows, delta) != rows:
         return Change.ALL, b""
-    return Change.DELTA, lines
+    return Change.DELTA, _lines(delta.json())

@@ -92,7 +92,7 @@ class LiveQuery:
     def wrote(self, touched: Touched) -> None:
         """These tables may have changed, and what they are."""
         if touched is None:
-            self._learn = True  # what its names stand for may have changed
+            self._learn, self._reads = True, None  # what its names stand for may have changed
         elif self._reads is not None and not touched & self._reads:
             return
         self._want()
@@ -126,8 +126,6 @@ class LiveQuery:
             self._begun = trio.current_time()
             try:
                 seen = await self._look(self.snapshot, learn)
-                # It may have been too late to interrupt it; somebody else will look then.
-                await trio.lowlevel.checkpoint_if_cancelled()
             except NotebookError as exc:
                 self._learn, self._reads = True, None
                 self._failed(exc)
@@ -179,7 +177,7 @@ class LiveQuery:
             event = sse.opening("delta", self._id()) + seen.lines + b"\n"
             self._differences.append(event)
             self._size += len(event)
-            while self._size > len(self.snapshot.lines):
+            while self._size > len(self.snapshot.lines):  # this one included, if it is as large
                 self._size -= len(self._differences.popleft())
                 self._since += 1
         else:

@@ -8,6 +8,7 @@ decided elsewhere (``Prepare``), and so is how it is kept (``Keep``).
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -72,7 +73,9 @@ class Contexts:
         self._prepare = prepare
         self._keep = keep
         self._limit = limit
-        self._turn = trio.Lock()  # one at a time: each changes what the next one is judged by
+        self._opening: set[str] = set()
+        # One at a time for each name, and none in the way of others: to open may take long.
+        self._turns: weakref.WeakValueDictionary[str, trio.Lock] = weakref.WeakValueDictionary()
 
     def key(self, context: str, name: str) -> str:
         """What the connection is called where there are no contexts.
@@ -125,17 +128,24 @@ class Contexts:
             raise Forbidden("who may only read cannot register connections")
         check_name(context, "context")
         check_name(name, "name")
-        async with self._turn:
-            return await self._register(context, name, url, persist=persist)
-
-    async def _register(self, context: str, name: str, url: str, *, persist: bool) -> Address:
         found = key(context, name)
         if found in self._own:
             raise Forbidden(f"{found} is the server's own; register under another name")
-        if found not in self._others and len(self._others) >= self._limit:
-            raise TooManyConnections(
-                f"there are {self._limit} registered connections, and no more may be"
-            )
+        turn = self._turns.setdefault(found, trio.Lock())
+        async with turn:
+            taken = self._others.keys() | self._opening
+            if found not in taken and len(taken) >= self._limit:
+                raise TooManyConnections(
+                    f"there are {self._limit} registered connections, and no more may be"
+                )
+            self._opening.add(found)
+            try:
+                return await self._register(context, name, url, persist=persist)
+            finally:
+                self._opening.discard(found)
+
+    async def _register(self, context: str, name: str, url: str, *, persist: bool) -> Address:
+        found = key(context, name)
         prepared = await self._workers.run(partial(self._prepare, url))
         if self._urls.get(found) != url or not self._databases.is_open(found):
             with trio.CancelScope(shield=True):  # nobody can interrupt what opens a database

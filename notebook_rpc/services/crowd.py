@@ -9,13 +9,12 @@ more, so that slow ones never keep quick ones from their turn.
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
 YOUNG: Final = 0.001  # seconds
 AT_A_TIME: Final = max(1, (os.cpu_count() or 1) - 1)  # one core is for the event loop
@@ -38,9 +37,8 @@ class Crowd:
         self._left = trio.Event()
         self._young: dict[object, float] = {}  # when they began, the oldest first
 
-    @asynccontextmanager
-    async def begun(self) -> AsyncIterator[None]:
-        """A call begins with the block."""
+    async def begin(self) -> object:
+        """Wait until a call may begin; it must be followed by ``end``, with what this gives."""
         call = object()
         await self._acquire(self._door)
         try:
@@ -51,11 +49,11 @@ class Crowd:
             self._young[call] = trio.current_time()
         finally:
             self._door.release()
-        try:
-            yield
-        finally:
-            if self._young.pop(call, None) is not None:
-                self._left.set()
+        return call
+
+    def end(self, call: object) -> None:
+        if self._young.pop(call, None) is not None:
+            self._left.set()
 
     def _has_room(self) -> bool:
         grown_up = trio.current_time() - self._seconds

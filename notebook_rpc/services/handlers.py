@@ -79,8 +79,9 @@ class Handlers:
                 return await call.serve()
             finally:
                 call.leave()
-        took = trio.current_time() - call.since
         if not call.done:
+            call.overdue = True
+            took = trio.current_time() - call.since
             logger.warning("%s still runs after %.1f seconds; it keeps its thread", name, took)
         raise HandlerTimeout(f"{name} took longer than it may")
 
@@ -142,6 +143,7 @@ class _Call(Generic[T]):
         self.since = trio.current_time()
         self.done = False
         self.left = False
+        self.overdue = False
         self._work = work
         self._when_ended = ended
         self._context = contextvars.copy_context()
@@ -225,6 +227,7 @@ class _Call(Generic[T]):
     def _tell(self, error: BaseException | None) -> None:
         """The log, of a request that has had its answer."""
         seconds = trio.current_time() - self.since
-        logger.info("%s, left behind, has ended after %.1f seconds", self.name, seconds)
+        level = logging.INFO if self.overdue else logging.DEBUG  # the log has heard of it, or not
+        logger.log(level, "%s, left behind, has ended after %.1f seconds", self.name, seconds)
         if isinstance(error, Exception):
             logger.warning("it failed", exc_info=error)

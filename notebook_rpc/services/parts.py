@@ -38,110 +38,83 @@ class Counted(Protocol):
     def close(self) -> None: ...
 
 
-class Slice:
-    """A part of a result's rows, as a result."""
+class _Cut:
+    """A window's way through a result."""
 
-    def __init__(self, whole: Result[Any], window: Window) -> None:
-        self._whole = whole
-        self._through = _Through(self._drop, window)
-
-    @property
-    def columns(self) -> Sequence[ResultColumn]:
-        return self._whole.columns
-
-    @property
-    def count(self) -> int:
-        return self._whole.count
-
-    @property
-    def streaming(self) -> bool:
-        return self._whole.streaming
-
-    def fetch(self, limit: int, /) -> Sequence[Any]:
-        wanted = self._through.wanted(limit)
-        rows: Sequence[Any] = self._whole.fetch(wanted) if wanted else ()
-        self._through.passed(len(rows))
-        return rows
-
-    def total(self) -> int:
-        return self._through.total()
-
-    def close(self) -> None:
-        self._whole.close()
-
-    def _drop(self, limit: int) -> int:
-        return len(self._whole.fetch(limit))
-
-
-class SliceOfLines:
-    """The same of ``Lines``."""
-
-    def __init__(self, whole: Lines, window: Window) -> None:
-        self._whole = whole
-        self._through = _Through(self._drop, window)
-
-    @property
-    def columns(self) -> Sequence[ResultColumn]:
-        return self._whole.columns
-
-    @property
-    def count(self) -> int:
-        return self._whole.count
-
-    @property
-    def streaming(self) -> bool:
-        return self._whole.streaming
-
-    def fetch(self, limit: int, /) -> tuple[bytes, int]:
-        wanted = self._through.wanted(limit)
-        if not wanted:
-            return b"", 0
-        text, rows = self._whole.fetch(wanted)
-        self._through.passed(rows)
-        return text, rows
-
-    def total(self) -> int:
-        return self._through.total()
-
-    def close(self) -> None:
-        self._whole.close()
-
-    def _drop(self, limit: int) -> int:
-        return self._whole.fetch(limit)[1]
-
-
-class _Through:
-    """How far a window's way through a result has come."""
-
-    def __init__(self, drop: Callable[[int], int], window: Window) -> None:
-        """*drop* reads so many rows at most, and says how many."""
-        self._drop = drop
+    def __init__(self, whole: Result[Any] | Lines, window: Window) -> None:
+        self.columns = whole.columns
+        self.count = whole.count
+        self._result = whole
         self._in_front = window.offset
         self._left = sys.maxsize if window.limit is None else window.limit
         self._passed = 0
         self._ended = False
 
-    def wanted(self, limit: int) -> int:
-        """How many rows are to be read next; 0 at the end of the part."""
-        while self._in_front and not self._ended:
-            self._in_front -= self._dropped(min(_CHUNK, self._in_front))
-        return 0 if self._ended else min(limit, self._left)
-
-    def passed(self, rows: int) -> None:
-        """They were read, and are part of the part."""
-        self._passed += rows
-        self._left -= rows
+    @property
+    def streaming(self) -> bool:
+        return self._result.streaming
 
     def total(self) -> int:
         while not self._ended:
             self._dropped(_CHUNK)
         return self._passed
 
+    def close(self) -> None:
+        self._result.close()
+
+    def _wanted(self, limit: int) -> int:
+        """How many rows are to be read next; 0 at the end of the part."""
+        while self._in_front and not self._ended:
+            self._in_front -= self._dropped(min(_CHUNK, self._in_front))
+        return 0 if self._ended else min(limit, self._left)
+
+    def _given(self, rows: int) -> None:
+        self._passed += rows
+        self._left -= rows
+
     def _dropped(self, limit: int) -> int:
         rows = self._drop(limit)
         self._passed += rows
         self._ended = not rows
         return rows
+
+    def _drop(self, limit: int) -> int:
+        """Read rows for nobody, and say how many."""
+        raise NotImplementedError
+
+
+class Slice(_Cut):
+    """A part of a result's rows, as a result."""
+
+    def __init__(self, whole: Result[Any], window: Window) -> None:
+        super().__init__(whole, window)
+        self._whole = whole
+
+    def fetch(self, limit: int, /) -> Sequence[Any]:
+        wanted = self._wanted(limit)
+        rows: Sequence[Any] = self._whole.fetch(wanted) if wanted else ()
+        self._given(len(rows))
+        return rows
+
+    def _drop(self, limit: int) -> int:
+        return len(self._whole.fetch(limit))
+
+
+class SliceOfLines(_Cut):
+    """The same of ``Lines``."""
+
+    def __init__(self, whole: Lines, window: Window) -> None:
+        super().__init__(whole, window)
+        self._whole = whole
+
+    def fetch(self, limit: int, /) -> tuple[bytes, int]:
+        wanted = self._wanted(limit)
+        text, rows = self._whole.fetch(wanted) if wanted else (b"", 0)
+        self._given(rows)
+        return text, rows
+
+    def _drop(self, limit: int) -> int:
+        return self._whole.fetch(limit)[1]
 
 
 class Part:

@@ -8,7 +8,6 @@ wait, a place can be set aside, and somebody else have one instead.
 from __future__ import annotations
 
 from collections import deque
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -16,7 +15,7 @@ import trio
 from notebook_rpc.errors import Busy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable
+    from collections.abc import Hashable
 
 SHARE: Final = 4  # one client has at most this part of the places
 MAX_WAITING: Final = 16_384  # of all clients: some ten kilobytes each
@@ -33,13 +32,22 @@ class _Client:
 
 
 class Place:
-    """One that is taken."""
+    """One that is taken while a block lasts. (A class, and no generator: there is one around every
+    statement.)"""
 
-    __slots__ = ("_places", "aside")
+    __slots__ = ("_client", "_of", "_places", "aside")
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, client: Hashable) -> None:
         self._places = places
+        self._client = client
         self.aside = False
+
+    async def __aenter__(self) -> Place:
+        self._of = await self._places.take(self._client)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._places.give_back(self._client, self._of, aside=self.aside)
 
     def set_aside(self) -> bool:
         """Let others have one instead, for as long as this one is taken. It counts in its client's
@@ -62,38 +70,46 @@ class Places:
         """Those who have a place, or wait for one."""
         return len(self._clients)
 
-    @asynccontextmanager
-    async def place(self, client: Hashable) -> AsyncIterator[Place]:
-        """One of the places during the block.
+    def place(self, client: Hashable) -> Place:
+        """One of the places, to be entered.
 
         Raises:
             Busy: too many wait already.
         """
+        return Place(self, client)
+
+    # For ``Place``
+
+    async def take(self, client: Hashable) -> _Client:
         of = self._clients.setdefault(client, _Client())
         try:
             await self._take(of)
-            place = Place(self)
-            try:
-                yield place
-            finally:
-                of.held -= 1
-                if place.aside:
-                    self.may_be_aside += 1
-                else:
-                    self.free += 1
-                self._give()
-        finally:
-            if not of.held and not of.waiting:
-                self._clients.pop(client, None)
+        except BaseException:
+            self._forget(client, of)
+            raise
+        return of
+
+    def give_back(self, client: Hashable, of: _Client, *, aside: bool) -> None:
+        of.held -= 1
+        if aside:
+            self.may_be_aside += 1
+        else:
+            self.free += 1
+        self._give()
+        self._forget(client, of)
 
     def set_one_aside(self) -> bool:
-        """For ``Place``. False: too many are."""
+        """False: too many are."""
         if not self.may_be_aside:
             return False
         self.may_be_aside -= 1
         self.free += 1
         self._give()
         return True
+
+    def _forget(self, client: Hashable, of: _Client) -> None:
+        if not of.held and not of.waiting:
+            self._clients.pop(client, None)
 
     async def _take(self, of: _Client) -> None:
         if self.free and of.held < self._share and not of.waiting:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -16,7 +15,8 @@ from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.places import Places
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable
+    from contextlib import AbstractAsyncContextManager
 
     from notebook_rpc.driver import Connection
     from notebook_rpc.model import Touched
@@ -58,9 +58,9 @@ class Pool:
         self._made: weakref.WeakSet[Lane] = weakref.WeakSet()  # those of others too
         self._returned = trio.Event()
         self._stopped = self._closed = False
+        self._closing = trio.Event()
 
-    @asynccontextmanager
-    async def lane(self, client: Hashable | None = None) -> AsyncIterator[Lane]:
+    def lane(self, client: Hashable | None = None) -> AbstractAsyncContextManager[Lane]:
         """A lane of the borrower's own during the block, with nothing of former borrowers.
         A transaction left open is undone. Without a *client* the borrower is one of its own.
 
@@ -68,17 +68,24 @@ class Pool:
             Busy: too many wait for a lane already.
             Cancelled: after ``stop``.
         """
-        async with self._places.place(object() if client is None else client) as place:
-            if self._stopped:
-                raise Cancelled("the server is stopping")
-            _, lane = self._idle.pop() if self._idle else (0.0, self.make())
-            self._lent[lane] = place
-            try:
-                yield lane
-            finally:
-                del self._lent[lane]
-                with trio.CancelScope(shield=True):
-                    await self._take_back(lane)
+        return _Loan(self, self._places.place(object() if client is None else client))
+
+    def lend(self, place: Place) -> Lane:
+        """For a place that is taken."""
+        if self._stopped:
+            raise Cancelled("the server is stopping")
+        _, lane = self._idle.pop() if self._idle else (0.0, self.make())
+        self._lent[lane] = place
+        return lane
+
+    async def take_back(self, lane: Lane) -> None:
+        """Cannot be cancelled."""
+        del self._lent[lane]
+        if lane.transaction is Transaction.NONE and not self._closed and lane.pass_on():
+            self._rest(lane)
+            return
+        with trio.CancelScope(shield=True):
+            await self._take_back(lane)
 
     def set_aside(self, lane: Lane) -> bool:
         """*lane*, which is lent, waits for who reads its result: others need not wait for that.
@@ -95,7 +102,10 @@ class Pool:
                 self._returned = trio.Event()
                 await self._returned.wait()
             since, lane = self._idle[0]
-            await trio.sleep_until(since + self._idle_seconds)
+            with trio.move_on_at(since + self._idle_seconds):
+                await self._closing.wait()
+            if self._closed:  # who went on would keep its lane from being forgotten
+                return
             if self._idle and self._idle[0][1] is lane and self._idle[0][0] == since:
                 self._idle.popleft()
                 await self._close(lane)
@@ -110,6 +120,7 @@ class Pool:
         """Close the idle lanes; those that are lent are closed when they come back."""
         self._closed = True
         self._returned.set()
+        self._closing.set()
         while self._idle:
             _, lane = self._idle.pop()
             await self._close(lane)
@@ -131,6 +142,9 @@ class Pool:
         if self._closed or not lane.pass_on():
             await self._close(lane)
             return
+        self._rest(lane)
+
+    def _rest(self, lane: Lane) -> None:
         self._idle.append((trio.current_time(), lane))
         self._returned.set()
 
@@ -139,6 +153,30 @@ class Pool:
             await lane.close()
         except NotebookError:
             logger.warning("closing a pooled connection failed", exc_info=True)
+
+
+class _Loan:
+    """``Pool.lane``, as a class: there is one around every statement, and an asynccontextmanager
+    takes ten times as long."""
+
+    def __init__(self, pool: Pool, place: Place) -> None:
+        self._pool = pool
+        self._place = place
+
+    async def __aenter__(self) -> Lane:
+        await self._place.__aenter__()
+        try:
+            self._lane = self._pool.lend(self._place)
+        except BaseException:
+            await self._place.__aexit__()
+            raise
+        return self._lane
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._pool.take_back(self._lane)
+        finally:
+            await self._place.__aexit__()
 
 
 class Pools(Generic[K]):

@@ -143,7 +143,9 @@ class Watch:
         finally:
             self.subscriptions -= 1
             query.leave(member)
-            self._trim()
+            if not query.members and self._live.pop(asked, None) is query:
+                self._live[asked] = query  # the last to be left comes last
+                self._trim()
 
     def _begin(self, asked: Asked) -> LiveQuery:
         assert self._nursery is not None  # noqa: S101  # ``run`` is running
@@ -173,7 +175,8 @@ class Watch:
         self._size += by
 
     def _trim(self) -> None:
-        """Let go of what only those may want who might come back, if it is much."""
+        """Let go of what only those may want who might come back, if it is much: of what has been
+        waiting longest first."""
         waiting = [query for query in self._live.values() if not query.members]
         held = sum(query.cost for query in waiting)
         for number, query in enumerate(waiting):

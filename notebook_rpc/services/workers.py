@@ -108,8 +108,11 @@ class Workers:
             Busy: as many calls wait for a thread as may; *work* was not called.
         """
         if computes_here:
-            async with self._crowd.begun():
+            begun = await self._crowd.begin()
+            try:
                 return await self.run(work, interrupt)
+            finally:
+                self._crowd.end(begun)
         await self.wait_for(self._slots)
         try:
             return await self.run_beyond(work, interrupt)

@@ -94,6 +94,8 @@ class _Steps:
     def next(self) -> bytes | None:
         """The next piece; None at the end."""
         with self._lock:
+            if self._left:  # before this thread got going
+                return None
             self._busy = True
         try:
             if self._iterator is None:

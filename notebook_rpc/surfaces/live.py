@@ -105,10 +105,19 @@ class Live:
 
 async def _tell(subscription: Subscription, send: Send) -> None:
     while True:
-        events: Sequence[bytes] = (sse.KEEPALIVE,)
-        with trio.move_on_after(KEEPALIVE):
-            events = await subscription.events()
-        for piece in events:
+        events: Sequence[bytes] = ()
+        # To move a deadline costs a fifth of a new scope, and a thousand may wait here.
+        with trio.move_on_after(KEEPALIVE) as silence:
+            while True:
+                events = ()
+                events = await subscription.events()
+                if silence.cancel_called:  # at the same moment: a piece must not be cut in two
+                    break
+                silence.deadline = math.inf
+                for piece in events:
+                    await send(piece)
+                silence.deadline = trio.current_time() + KEEPALIVE
+        for piece in events or (sse.KEEPALIVE,):
             await send(piece)
 
 

@@ -62,9 +62,10 @@ class Channels(Protocol):
 class Options:
     """``max_queries`` of one socket are carried out at a time, and ``max_unsent`` is how many bytes
     of results may wait for a slow reader before no more are. ``max_bytes`` is what a socket may
-    have under way, those that wait included, before no more is received from it. ``auth_seconds`` is how long a client may take to show its token.
-    ``client_snapshots``: an empty room takes its first state from a client. ``on_error`` hears
-    the slug of each error that a client is told; ``new_id`` makes an id for a query without."""
+    have under way, those that wait included, before no more is received from it.
+    ``auth_seconds`` is how long a client may take to show its token. ``client_snapshots``: an
+    empty room takes its first state from a client. ``on_error`` hears the slug of each error that
+    a client is told; ``new_id`` makes an id for a query without."""
 
     max_queries: int = 256
     max_bytes: int = 64 << 20

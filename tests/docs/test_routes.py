@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "protocols" / "routes.md"
-SCRIPTS = re.findall(
-    r"^```python\n# (\w+\.py)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
-)
-SHOWN = re.findall(r"^```json\n(.*?)\n```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+TEXT = PAGE.read_text()
+FENCED = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HERE = re.compile(r"^cat > (\w+\.py) <<'END'\n(.*?)^END$", re.MULTILINE | re.DOTALL)
+SCRIPTS = HERE.findall(TEXT) + FENCED.findall(TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_the_dashboard_is_three_lines_behind_its_import_and_answers_as_shown(
     server: Server,
 ) -> None:
-    name, text = SCRIPTS[0]
+    ((name, text),) = HERE.findall(TEXT)
     assert (name, len(text.strip().splitlines())) == ("dashboard.py", 5)
-    assert Client(server.port).get("/dashboard").body.decode() == SHOWN[0]
+    answer = Client(server.port).get("/dashboard").body.decode()
+    assert f"`GET /dashboard` is answered with `{answer}`." in TEXT
 
 
 def test_the_others_answer_too(server: Server) -> None:

@@ -27,7 +27,7 @@ SCHEMA = """
     CREATE TABLE other.e (id INTEGER PRIMARY KEY, n INTEGER);
     CREATE VIEW va AS SELECT * FROM a; CREATE VIEW vab AS SELECT va.* FROM va JOIN b USING (id);
     CREATE MACRO scalar() AS (SELECT max(n) FROM b); CREATE MACRO rows() AS TABLE FROM vab;
-    CREATE SEQUENCE numbers
+    CREATE SEQUENCE numbers; CREATE TABLE g (id INTEGER, twice AS (id * 2))
 """
 
 
@@ -152,6 +152,7 @@ def test_what_no_rollback_takes_back_is_told_at_once_and_the_rest_later(
         ("PIVOT a ON n IN (1, 2) USING sum(id)", {"a"}),
         ("DESCRIBE a", {"a"}),
         ("SUMMARIZE SELECT * FROM b", {"b"}),
+        ("SELECT twice FROM g", {"g"}),
         ("FROM range(3)", set()),
         ("SELECT 1 LIMIT (SELECT count(*) FROM a)", {"a"}),
         # Nobody knows.

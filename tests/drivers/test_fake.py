@@ -13,9 +13,11 @@ from notebook_rpc.errors import (
     InvalidParams,
     NotebookError,
     QueryError,
+    UnknownTable,
 )
 from notebook_rpc.model import Column, Table
 from notebook_rpc.sansio.values import TextRows
+from notebook_rpc.schema import ColumnFacts
 from notebook_rpc_drivers.fake import DRIVER, FakeConnection, FakeDatabase, Gate
 
 
@@ -216,6 +218,37 @@ def test_the_catalog(connection: FakeConnection) -> None:
         Column("fake", "main", "paid", "id", "INTEGER"),
         Column("fake", "main", "paid", "amount", "DECIMAL"),
     ]
+
+
+def test_tables_have_a_structure(connection: FakeConnection) -> None:
+    facts = connection.describe(Table("", "", "ORDERS"))
+    assert facts.table == Table("fake", "main", "orders")
+    assert facts.columns == [
+        ColumnFacts("id", "INTEGER", nullable=False),
+        ColumnFacts("customer", "INTEGER"),
+        ColumnFacts("amount", "DECIMAL"),
+    ]
+    users = Table("fake", "main", "users")
+    assert [(each.kind.value, each.columns) for each in facts.constraints] == [
+        ("primary key", ("id",)),
+        ("foreign key", ("customer",)),
+        ("check", ("amount",)),
+    ]
+    assert facts.constraints[1].references == users
+    assert facts.create_stmt == "create table orders (id INTEGER, customer INTEGER, amount DECIMAL)"
+    assert connection.describe(Table("fake", "main", "paid")).is_view
+    assert connection.written(users) == "fake.main.users"
+    for place in [("", "", "nothing"), ("", "other", "users"), ("other", "", "users")]:
+        with pytest.raises(UnknownTable):
+            connection.describe(Table(*place))
+
+
+def test_rows_can_be_counted(connection: FakeConnection) -> None:
+    connection.execute("create table none (a int)")
+    for name, rows in (("fake.main.orders", "3"), ("users", "2"), ("none", "0")):
+        assert objects(connection, f"select count(*) from {name}") == [{"count": rows}]
+    with pytest.raises(QueryError):
+        connection.execute("select count(*) from nothing")
 
 
 def test_it_touches_the_tables_it_is_told(

@@ -58,7 +58,7 @@ def test_mariadb(mariadb_server: MariaDB, opened: Callable[..., _Connection]) ->
             twice int generated always as (other * 2) stored, other int,
             made timestamp(3) not null default current_timestamp(3), kind enum ('a', 'b'),
             user int unsigned, constraint several check (other > 1 and id > 1),
-            primary key (id, `a``b`), unique key u (other, kind),
+            primary key (id, `a``b`), unique key u (kind, other),
             constraint whose foreign key (user) references users (id))""",
         "create view seen as select id as x from orders",
     )
@@ -78,7 +78,7 @@ def test_mariadb(mariadb_server: MariaDB, opened: Callable[..., _Connection]) ->
     assert facts.constraints == [
         Constraint(PRIMARY_KEY, "PRIMARY", ["id", "a`b"], "", None, []),
         Constraint(FOREIGN_KEY, "whose", ["user"], "", users, ["id"]),
-        Constraint(UNIQUE, "u", ["other", "kind"], "", None, []),
+        Constraint(UNIQUE, "u", ["kind", "other"], "", None, []),
         Constraint(CHECK, "price", ["price", "a`b"], "`price` > 0 and `a``b` <> '`id`'"),
         Constraint(CHECK, "several", ["other", "id"], "`other` > 1 and `id` > 1"),
     ]

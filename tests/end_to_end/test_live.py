@@ -284,18 +284,25 @@ async def by_a_session(server: Server, sql: str) -> None:
         client.call("finish")
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "sqlite"])
-async def test_a_write_through_any_surface_is_told(engine: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=["duckdb", "sqlite"])
+def database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server of each engine that tells which tables are touched."""
+    path = tmp_path_factory.mktemp(request.param) / "database"
+    with Server(f"{request.param}:///{path}") as server:
+        yield server
+
+
+async def test_a_write_through_any_surface_is_told(database: Server) -> None:
     ways = [by_rpc, by_a_session, by_sqlrooms, by_a_socket_of_mosaic, by_a_socket_of_rpc]
-    with Server(f"{engine}:///{tmp_path / 'database'}") as server:
-        execute(server, "CREATE TABLE w (a INTEGER)")
-        execute(server, "CREATE TABLE other (a INTEGER)")
-        with subscriber(server, "SELECT a FROM w ORDER BY a") as watcher:
-            watcher.hears("initial")
-            for number, way in enumerate(ways):
-                await way(server, f"INSERT INTO w VALUES ({number})")
-                await trio.to_thread.run_sync(watcher.hears, "update")
-                assert watcher.rows == [[each] for each in range(number + 1)]
+    execute(database, "CREATE TABLE w (a INTEGER)")
+    with subscriber(database, "SELECT a FROM w ORDER BY a") as watcher:
+        watcher.hears("initial")
+        for number, way in enumerate(ways):
+            await way(database, f"INSERT INTO w VALUES ({number})")
+            await trio.to_thread.run_sync(watcher.hears, "update")
+            assert watcher.rows == [[each] for each in range(number + 1)]
 
 
 # What may be asked
@@ -311,21 +318,19 @@ def asked(server: Server, path: str, method: str = "GET") -> tuple[int, bytes]:
         connection.close()
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "sqlite"])
-def test_what_would_write_is_refused(engine: str, tmp_path: Path) -> None:
-    with Server(f"{engine}:///{tmp_path / 'database'}") as server:
-        execute(server, "CREATE TABLE r (a INTEGER)")
-        for sql in (
-            "INSERT INTO r VALUES (1)",
-            "INSERT INTO r VALUES (1) RETURNING a",
-            "DELETE FROM r; SELECT 1",
-            "DROP TABLE r",
-            "BEGIN",
-        ):
-            status, body = asked(server, target(sql))
-            assert (status, set(json.loads(body))) == (400, {"error", "code"}), sql
-        with server.client() as client:
-            assert client.rows("SELECT count(*) AS n FROM r") == [{"n": "0"}]
+def test_what_would_write_is_refused(database: Server) -> None:
+    execute(database, "CREATE TABLE r (a INTEGER)")
+    for sql in (
+        "INSERT INTO r VALUES (1)",
+        "INSERT INTO r VALUES (1) RETURNING a",
+        "DELETE FROM r; SELECT 1",
+        "DROP TABLE r",
+        "BEGIN",
+    ):
+        status, body = asked(database, target(sql))
+        assert (status, set(json.loads(body))) == (400, {"error", "code"}), sql
+    with database.client() as client:
+        assert client.rows("SELECT count(*) AS n FROM r") == [{"n": "0"}]
 
 
 def test_where_nothing_would_keep_it_from_writing_it_is_refused(tmp_path: Path) -> None:
@@ -354,10 +359,10 @@ def test_a_token_is_needed_here_too() -> None:
         assert asked(server, target("SELECT 1"))[0] == 401
 
 
-def test_who_polls_sees_what_others_write(tmp_path: Path) -> None:
+def test_who_polls_sees_what_others_write(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text("a\n1\n")
-    with Server() as server, subscriber(server, f"FROM '{path}'", poll=1) as watcher:
+    with subscriber(server, f"FROM '{path}'", poll=1) as watcher:
         watcher.hears("initial")
         path.write_text("a\n1\n2\n")
         watcher.hears("update")
@@ -366,24 +371,41 @@ def test_who_polls_sees_what_others_write(tmp_path: Path) -> None:
 
 # Limits
 
-
-def test_so_many_may_subscribe_and_no_more() -> None:
-    with Server("--max-subscriptions", "2") as server:
-        with subscriber(server, "SELECT 1"), subscriber(server, "SELECT 1"):
-            status, body = asked(server, target("SELECT 1"))
-            assert (status, json.loads(body)["code"]) == (503, None)
-        until(server, "subscriptions", 0)
-        subscriber(server, "SELECT 1").__exit__()
+LARGEST = 12_000_000
 
 
-def test_a_result_may_have_its_size_and_no_byte_more() -> None:
-    with Server("--max-live", "1000") as server:
-        room = 1000 - len('data: {"columns":["a"],"rows":[[""]]}\n')
-        sql = "SELECT repeat('x', {}) AS a"
-        with subscriber(server, sql.format(room)) as watcher:
-            watcher.hears("initial")
-        status, body = asked(server, target(sql.format(room + 1)))
-        assert (status, "1000 bytes" in json.loads(body)["error"]) == (400, True)
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Server]:
+    limits = ("--max-subscriptions", "2", "--max-live", str(LARGEST), "--send-timeout", "1")
+    with Server(*limits) as server:
+        yield server
+
+
+def test_so_many_may_subscribe_and_no_more(limited: Server) -> None:
+    until(limited, "subscriptions", 0)
+    with subscriber(limited, "SELECT 1"), subscriber(limited, "SELECT 1"):
+        status, body = asked(limited, target("SELECT 1"))
+        assert (status, json.loads(body)["code"]) == (503, None)
+    until(limited, "subscriptions", 0)
+    subscriber(limited, "SELECT 1").__exit__()
+
+
+def test_a_result_may_have_its_size_and_no_byte_more(limited: Server) -> None:
+    until(limited, "subscriptions", 0)
+    room = LARGEST - len('data: {"columns":["a"],"rows":[[""]]}\n')
+    sql = "SELECT repeat('x', {}) AS a"
+    assert asked(limited, target(sql.format(room)), "HEAD")[0] == 200
+    status, body = asked(limited, target(sql.format(room + 1)))
+    assert (status, f"{LARGEST} bytes" in json.loads(body)["error"]) == (400, True)
+
+
+def test_who_does_not_read_is_cut_off(limited: Server) -> None:
+    until(limited, "subscriptions", 0)
+    with subscriber(limited, "SELECT repeat('x', 1000) AS a FROM range(11000)") as watcher:
+        until(limited, "subscriptions", 1)
+        until(limited, "subscriptions", 0)
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            watcher.next()
 
 
 # How it ends
@@ -428,8 +450,9 @@ def test_who_leaves_before_the_first_result_stops_the_query(server: Server) -> N
     until(server, "subscriptions", 0)
 
 
-def test_a_server_that_stops_does_not_wait_for_subscribers() -> None:
-    with Server("--grace", "30") as server:
+def test_a_server_that_stops_does_not_wait_and_the_next_one_begins_anew(tmp_path: Path) -> None:
+    url = f"duckdb:///{tmp_path / 'database.duckdb'}"
+    with Server(url, "--grace", "30") as server:
         execute(server, "CREATE TABLE s AS SELECT 1 AS a")
         with subscriber(server, "FROM s") as watcher:
             watcher.hears("initial")
@@ -438,14 +461,6 @@ def test_a_server_that_stops_does_not_wait_for_subscribers() -> None:
             assert watcher.next() is None
             assert server.wait() == 0
             assert time.monotonic() - began < 10
-
-
-def test_another_run_of_the_server_begins_anew(tmp_path: Path) -> None:
-    url = f"duckdb:///{tmp_path / 'database.duckdb'}"
-    with Server(url) as server:
-        execute(server, "CREATE TABLE s AS SELECT 1 AS a")
-        with subscriber(server, "FROM s") as watcher:
-            watcher.hears("initial")
     with Server(url) as server, subscriber(server, "FROM s", watcher.last_id) as again:
         again.hears("initial")
         assert again.rows == [[1]]

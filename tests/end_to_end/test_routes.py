@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,8 +87,6 @@ def test_the_example_of_scriptling_runs_unchanged(tmp_path: Path) -> None:
 
 
 SETUP = """
-    import threading
-
     from notebook_rpc import runtime
     from notebook_rpc.runtime import http, sql
 
@@ -156,7 +153,6 @@ SETUP = """
 """
 HANDLING = """
     import threading
-    import time
 
     import trio
 
@@ -243,6 +239,7 @@ HANDLING = """
                     seen.append("stream")
             if request.query_param("stream"):
                 return http.events(ticks())
+            seen.append("begun")
             await trio.sleep_forever()
         except trio.Cancelled:
             seen.append("handler")
@@ -396,7 +393,7 @@ def test_a_client_that_leaves_stops_its_handler(
     elif "sql" in path:
         until(lambda: b"notebook_rpc_calls_running 1" in client.get("/metrics").body)
     else:
-        time.sleep(0.2)  # nothing tells that it has begun to sleep
+        until(lambda: "begun" in client.get("/forever/seen").json)
     connection.close()
     until(lambda: bool(client.get("/forever/seen").json.count(word) == before + 1))
     until(lambda: b"notebook_rpc_calls_running 0" in client.get("/metrics").body)

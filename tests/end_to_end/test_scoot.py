@@ -276,25 +276,55 @@ def running(server: Server, calls: int) -> None:
         time.sleep(0.01)
 
 
+def closed(server: Server, file: Path) -> None:
+    """Wait until the log says so."""
+    deadline = time.monotonic() + 30
+    while not any("closed __session__/" in line and str(file) in line for line in server.log):
+        assert time.monotonic() < deadline, server.log
+        time.sleep(0.01)
+
+
 class TestRegistering:
     def test_another_takes_the_place_of_the_first_while_that_is_in_use(
-        self, client: Client, tmp_path: Path
+        self, server: Server, client: Client, tmp_path: Path
     ) -> None:
-        for name in ("one", "two"):
+        at = "/api/contexts/__session__/connections/swap"
+        for name in ("one", "two", "three"):
             with closing(sqlite3.connect(tmp_path / name)) as database:
                 database.execute(f"create table {name} (a)")
-        at = "/api/contexts/__session__/connections/swap"
-        assert client.register(f"sqlite:///{tmp_path}/one", "swap")[0] == 200
+
+        def swap(name: str) -> None:
+            assert client.register(f"sqlite:///{tmp_path}/{name}", "swap")[0] == 200
+            assert client.get(f"{at}/tables")["tables"] == [[name]]
+
+        swap("one")
+        swap("two")
+        closed(server, tmp_path / "one")
         results: list[Any] = []
-        slow = "with recursive c(x) as (select 1 union all select x + 1 from c where x < 3000000)"
+        slow = "with recursive c(x) as (select 1 union all select x + 1 from c where x < 2000000)"
         thread = threading.Thread(
-            target=lambda: results.append(client.query(f"{slow} select count(*) from c, one", at))
+            target=lambda: results.append(client.query(f"{slow} select count(*) as n from c", at))
         )
         thread.start()
-        assert client.register(f"sqlite:///{tmp_path}/two", "swap")[0] == 200
-        assert client.get(f"{at}/tables")["tables"] == [["two"]]
+        running(server, 1)
+        swap("three")
         thread.join(60)
-        assert results[0]["rows"] in ([[0]], [[3000000]])
+        assert results == [{"columns": ["n"], "rows": [[2000000]]}]
+        closed(server, tmp_path / "two")
+
+    def test_other_protocols_have_it_by_its_context_and_name(
+        self, server: Server, client: Client, tmp_path: Path
+    ) -> None:
+        with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+            database.execute("create table t as select 7 as a")
+        assert client.register(f"sqlite:///{tmp_path}/a.db", "shared")[0] == 200
+        asked = {"type": "json", "sql": "select * from t"}
+        for _ in range(2):
+            assert client.post("/mosaic?connection=__session__/shared", asked) == [{"a": 7}]
+        status, session = client.ask("POST", "/sessions", {"connection": "__session__/shared"})
+        assert status == 201
+        with server.client(session["url"]) as rpc:
+            assert rpc.rows("select * from t") == [{"a": "7"}]
 
     def test_a_user_who_may_only_read_registers_nothing_and_changes_nothing(
         self, tmp_path: Path
@@ -310,7 +340,12 @@ class TestRegistering:
             assert (status, found["slug"]) == (403, "forbidden")
             ada.query("create table t (a int)", EL)
             assert bob.query("select * from t", EL)["rows"] == []
+            ada.query("create table t (a int)")
             for at in (EL, MAIN):
+                assert bob.get(f"{at}/tables?include_row_count=t")["tables"] == [["t", 0]]
+                assert bob.get(f"{at}/tables/t")["columns"][0]["name"] == "a"
+                (told,) = bob.query("select * from t", at, metadata=True)["metadata"]["columns"]
+                assert (told["table"], told["column"]) == ("t", "a")
                 status, _ = bob.ask("POST", f"{at}/query", {"sql": "create table u (a int)"})
                 assert status == 400
 

@@ -9,15 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.routes_client import Client, Unsound, until, write
 from tests.support import STOP_SECONDS, Server, environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Refused at the start
 
@@ -257,6 +254,58 @@ def test_endless_streams_end_with_the_server(tmp_path: Path) -> None:
         assert server.process.wait(STOP_SECONDS) == 0
         assert time.monotonic() - began < 10  # and not --grace
         connection.close()
+
+
+LEFT = """
+    from notebook_rpc.runtime import http, sql
+
+    ENDLESS = "select count(*) from range(100000000000) a, range(100000000000) b"
+
+    @http.get("/session")
+    def session(request):
+        with sql.session() as one:
+            one.query("begin")
+            one.query("create temp table t as select 1")
+            return http.json(200, one.query(ENDLESS))
+
+    @http.get("/plain")
+    def plain(request):
+        def pieces():
+            while True:
+                yield str(sql.query("select 1 as n"))
+        return http.stream(pieces())
+
+    @http.get("/async")
+    async def async_(request):
+        async def pieces():
+            async with sql.session() as one:
+                while True:
+                    yield await one.query("select 1 as n")
+        return http.events(pieces())
+"""
+
+
+def test_clients_that_leave_at_any_moment_leave_nothing_behind(tmp_path: Path) -> None:
+    arguments = write(tmp_path, setup=LEFT)
+    with Server(*arguments, "--log-level", "debug") as server:
+        at_rest = descriptors(server)
+        for number in range(60):
+            path = ("session", "plain", "async")[number % 3]
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(f"GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                time.sleep(number % 7 / 200)
+        gauges = (b"handlers 0", b"handlers_left_behind 0", b"calls_running 0", b"connections 1")
+
+        def rests() -> bool:
+            metrics = Client(server.port).get("/metrics").body
+            return all(b"notebook_rpc_" + gauge in metrics for gauge in gauges)
+
+        until(rests)
+        until(lambda: descriptors(server) <= at_rest)
+
+
+def descriptors(server: Server) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
 # Changing

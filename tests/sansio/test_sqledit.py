@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from notebook_rpc.errors import InvalidParams, NotSupported
 from notebook_rpc.model import Table
@@ -231,7 +235,50 @@ def test_there_is_none_where_columns_cannot_be_counted(sql: str) -> None:
     assert sqledit.outline(sql, "duckdb") is None
 
 
+def test_what_is_in_quotes_may_be_a_string_where_the_database_is_not_known() -> None:
+    for dialect, column in (("odbc", ""), ("mysql", ""), ("sqlite", "id"), ("postgresql", "id")):
+        outline = sqledit.outline('select "id" from users', dialect)
+        assert outline is not None
+        assert [item.column for item in outline.items] == [column]
+
+
+@pytest.mark.parametrize("name", ["order", "First Name", "é"])
+def test_names_are_quoted_as_the_database_has_it_or_not_at_all(name: str) -> None:
+    assert f"`{name}`" in where("select a from t", ADD, f"{name}|=|1", dialect="mysql")
+    assert f"[{name}]" in select("select a from t", ADD, name, dialect="mssql")
+    with pytest.raises(NotSupported, match="needs quotes"):
+        where("select a from t", ADD, f"{name}|=|1", dialect="odbc")
+    assert "WHERE Mixed = 1" in where("select a from t", ADD, "Mixed|=|1", dialect="odbc")
+
+
 def test_names_without_quotes_are_found_as_the_database_finds_them() -> None:
     outline = sqledit.outline('select a from Users, "Orders"', "postgresql")
     assert outline is not None
     assert [source.table for source in outline.sources] == ["users", "Orders"]
+
+
+WORDS = """
+select from where and or not ( ) , * . ; 'a' "b" `c` [d] 1 1.5 a b t as join left on using (a)
+natural with recursive case when then else end cast :: int decimal(10,2) array struct < > = + - ||
+null is in between like exists any over partition by order group having limit union intersect
+values lateral unnest pivot for {{ }} { } : ? $1 @x -- /* */ create table primary key check filter
+interval extract(year -> ->> ~ & e'x' $$x$$ exclude columns( ' \" \x00 é"""
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["select ", "select a from t where ", "with c as (", "from t ", ""]),
+    st.lists(st.sampled_from(WORDS.split()), max_size=20).map(" ".join),
+    st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=4).map(" ".join),
+    st.sampled_from(["duckdb", "postgresql", "sqlite", "mssql", "mysql", ""]),
+)
+def test_any_text_is_changed_or_refused(begin: str, text: str, part: str, dialect: str) -> None:
+    sqledit.outline(begin + text, dialect)
+    for change in (
+        Change(ADD, "WHERE", [Condition(part, "=", part)]),
+        Change(REMOVE, "WHERE", [Condition("a", "=", part)]),
+        Change(ADD, "SELECT", columns=[part]),
+        Change(REMOVE, "SELECT", columns=["a"]),
+    ):
+        with suppress(InvalidParams, NotSupported):
+            sqledit.changed(begin + text, change, dialect, {"t": ORDERS, "orders": ORDERS})

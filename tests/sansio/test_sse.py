@@ -57,7 +57,7 @@ def test_an_id_that_readers_ignore_is_refused() -> None:
 
 @given(st.lists(st.tuples(ANYTHING, LINE, st.none() | LINE), max_size=5), st.integers(1, 7))
 @example([("", "", None), (" ", " ", " "), ("\n", "", ""), ("\r\n\r", "", None)], 1)
-@example([("\ufeff", "", None)], 1)
+@example([("\ufeff", "", None), ("a\rb", "", None)], 1)
 def test_a_reader_gets_what_was_written(
     events: list[tuple[str, str, str | None]], size: int
 ) -> None:

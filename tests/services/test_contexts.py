@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from notebook_rpc.errors import (
     DatabaseUnavailable,
@@ -189,6 +190,31 @@ async def test_of_many_who_register_at_once_each_is_judged_by_those_before(house
             nursery.start_soon(register, f"n{number}")
     assert len(refused) == 3
     assert len(house.put_) == 2
+
+
+async def test_one_that_takes_long_to_open_holds_up_only_those_of_its_name(house: House) -> None:
+    before, opens = house.put, trio.Event()
+
+    async def put(key: str, *about: Any) -> None:
+        if key == "slow":
+            await opens.wait()
+        await before(key, *about)
+
+    house.put = put  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.register, "default", "slow", "a.db")
+        await wait_all_tasks_blocked()
+        nursery.start_soon(house.register, "default", "slow", "b.db")
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await house.register("default", "a", "a.db")
+            with pytest.raises(TooManyConnections):  # one is on its way
+                await house.register("default", "b", "a.db")
+        assert "slow" not in house.opened
+        opens.set()
+    assert house.contexts.all()["default"]["slow"] == Address(
+        "sqlite", database="b.db", driver="sqlite"
+    )
 
 
 async def test_who_leaves_meanwhile_leaves_it_whole(house: House) -> None:

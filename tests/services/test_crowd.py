@@ -35,9 +35,12 @@ class Calls:
 
     async def _run(self, name: str) -> None:
         with self._ends[name]:
-            async with self._crowd.begun():
+            begun = await self._crowd.begin()
+            try:
                 self.begun.append(name)
                 await trio.sleep_forever()
+            finally:
+                self._crowd.end(begun)
 
 
 async def lock(door: trio.Lock) -> None:
@@ -116,6 +119,5 @@ async def test_no_more_wait_than_may(nursery: trio.Nursery) -> None:
     calls = Calls(nursery, crowd)
     await call_in_turn(calls, "abc")  # b looks for room, c waits behind it
     with pytest.raises(Busy):
-        async with crowd.begun():
-            pass
+        await crowd.begin()
     nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +87,26 @@ async def test_who_has_one_is_interrupted_all_the_same_when_the_server_stops(wat
             nursery.start_soon(stopped)
             await wait_all_tasks_blocked()
             water.pools.stop()
+
+
+async def test_a_lane_that_was_closed_is_referred_to_by_nobody(water: Water) -> None:
+    """Or its database would stay open."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(water.pools.expire)
+        await use(water.pools.pool("a"))
+        await wait_all_tasks_blocked()  # somebody waits for it to expire
+        water.database.connections.pop()
+        gone = trio.Event()
+        async with water.pools.pool("a").lane() as lane:
+            soon = trio.lowlevel.current_trio_token().run_sync_soon  # it may end on a worker
+            weakref.finalize(await lane.open(), soon, gone.set).atexit = False
+        del lane
+        await wait_all_tasks_blocked()
+        assert not gone.is_set()
+        await water.pools.retire(lambda _: True)
+        with trio.fail_after(5):
+            await gone.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def test_no_task_is_left_that_would_wait_for_its_lanes(water: Water) -> None:

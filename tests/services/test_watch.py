@@ -48,10 +48,13 @@ class Result:
     def __init__(self, columns: Sequence[str], rows: Rows) -> None:
         self.columns = [ResultColumn(name, "") for name in columns]
         self._rows = iter(rows)
+        self.fetched = 0
         self.closed = False
 
     def fetch(self, limit: int, /) -> Rows:
-        return [row for _, row in zip(range(limit), self._rows, strict=False)]
+        rows = [row for _, row in zip(range(limit), self._rows, strict=False)]
+        self.fetched += len(rows)
+        return rows
 
     def close(self) -> None:
         self.closed = True
@@ -65,7 +68,7 @@ class Connection:
     def __init__(self) -> None:
         self.columns = ["a", "b"]
         self.rows: Rows = [(1, "x")]
-        self.read: Touched = frozenset({"t"})
+        self.read: Touched | NotebookError = frozenset({"t"})
         self.failure: Exception | None = None
         self.asked: list[tuple[str, Parameters | None]] = []
         self.reads_asked = 0
@@ -80,6 +83,8 @@ class Connection:
 
     def reads(self, _: str, /) -> Touched:
         self.reads_asked += 1
+        if isinstance(self.read, NotebookError):
+            raise self.read
         return self.read
 
     def take_written(self) -> Touched:
@@ -240,6 +245,16 @@ async def test_nothing_is_told_if_nothing_has_changed(
         assert len(desk.begun) == 3
 
 
+async def test_else_a_row_may_come_anywhere(autojump_clock: MockClock, desk: Desk) -> None:
+    rows: Rows = [(number, "a text") for number in range(20)]
+    desk.connection.rows = rows
+    async with desk.client() as client:
+        await client.hears("initial")
+        desk.write((100, "new"), *rows)
+        await client.hears("delta")
+        assert client.rows == [*map(list, rows), [100, "new"]]
+
+
 async def test_who_asks_for_an_order_gets_it(autojump_clock: MockClock, desk: Desk) -> None:
     rows: Rows = [(number, "a text") for number in range(20)]
     desk.connection.rows = rows
@@ -292,9 +307,10 @@ async def test_a_statement_without_rows_is_refused(autojump_clock: MockClock, de
 
 
 async def test_an_unknown_database_is_refused(autojump_clock: MockClock, desk: Desk) -> None:
-    with pytest.raises(UnknownConnection):
-        async with desk.client(connection="nowhere"):
-            pytest.fail("it has subscribed")
+    for last_id in (None, "1.1"):
+        with pytest.raises(UnknownConnection):
+            async with desk.client(connection="nowhere", last_id=last_id):
+                pytest.fail("it has subscribed")
 
 
 async def test_a_failure_is_told_once_and_the_subscription_lives_on(
@@ -318,6 +334,24 @@ async def test_a_failure_is_told_once_and_the_subscription_lives_on(
         desk.connection.failure = QueryError("something else")
         desk.watch.wrote("main", None)
         await client.hears("error")
+
+
+async def test_after_an_error_comes_the_whole_result(autojump_clock: MockClock, desk: Desk) -> None:
+    rows: Rows = [(number, "a text") for number in range(20)]
+    desk.connection.rows = rows
+    async with desk.client() as client:
+        await client.hears("initial")
+        desk.write(*rows, (50, "new"))
+        await client.hears("delta")
+        desk.connection.failure = QueryError("dropped")
+        desk.write()
+        await client.hears("error")
+        desk.connection.failure = None
+        desk.write(*rows, (100, "new"))
+        await client.hears("update")
+        desk.write(*rows)
+        await client.hears("delta")
+        assert client.rows == [list(row) for row in rows]
 
 
 async def test_a_bug_is_told_as_one_and_nothing_of_it(
@@ -353,6 +387,22 @@ async def test_an_unreachable_database_is_tried_again(
 async def test_a_value_that_is_not_text_is_an_error(autojump_clock: MockClock, desk: Desk) -> None:
     desk.connection.rows = [("\ud800", "")]
     with pytest.raises(QueryError, match="not valid Unicode"):
+        async with desk.client():
+            pytest.fail("it has subscribed")
+
+
+async def test_nor_where_the_database_writes_the_rows_itself(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    class Writing(Connection):
+        def execute_json(self, sql: str, _: Parameters | None, /, *, arrays: bool = False) -> Any:
+            assert arrays
+            result: Any = self.execute(sql)
+            result.fetch = lambda limit, fetch=result.fetch: ['["\ud800"]' for _ in fetch(limit)]
+            return result
+
+    desk.connection = Writing()
+    with pytest.raises(QueryError, match="not text that UTF-8 can carry"):
         async with desk.client():
             pytest.fail("it has subscribed")
 
@@ -402,10 +452,11 @@ async def test_what_a_query_reads_is_asked_again_when_anything_may_have_changed(
         await client.hears("update")
 
 
+@pytest.mark.parametrize("told", [None, QueryError("it is two statements")])
 async def test_where_nobody_can_tell_what_it_reads_every_write_counts(
-    autojump_clock: MockClock, desk: Desk
+    autojump_clock: MockClock, desk: Desk, told: QueryError | None
 ) -> None:
-    desk.connection.read = None
+    desk.connection.read = told
     async with desk.client() as client:
         await client.hears("initial")
         desk.write((2, "y"), touched=frozenset({"u"}))
@@ -438,11 +489,17 @@ async def test_another_shape_while_it_looks_is_not_forgotten(
         await trio.sleep(PAUSE)
         await wait_all_tasks_blocked()
         desk.watch.wrote("main", None)
-        desk.connection.read = frozenset({"u"})
-        desk.go.set()
+        before, desk.go = desk.go, trio.Event()
+        before.set()
         await client.hears("update")
+        await trio.sleep(PAUSE)
+        await wait_all_tasks_blocked()
+        desk.connection.read = frozenset({"u"})
+        desk.watch.wrote("main", frozenset({"u"}))  # while it looks once more, and asks
+        desk.go.set()
         await client.silence()
         assert desk.connection.reads_asked == 3
+        assert len(desk.begun) == 4
 
 
 async def test_until_it_is_known_what_a_query_reads_every_write_counts(
@@ -802,6 +859,7 @@ async def test_a_result_may_be_so_large(autojump_clock: MockClock) -> None:
             desk.write(*[(1, "x")] * 10_000)
             await client.silence()
             assert all(result.closed for result in desk.connection.results)
+            assert desk.connection.results[-1].fetched < 500
 
 
 async def test_all_results_together_may_be_so_large(autojump_clock: MockClock) -> None:
@@ -834,7 +892,12 @@ async def test_what_may_linger_is_bounded(autojump_clock: MockClock) -> None:
                 await client.hears("initial")
         await wait_all_tasks_blocked()
         assert [asked.sql for asked in desk.watch._live] == ["q8", "q9"]  # noqa: SLF001
-        assert LINGERING == 4
+        for sql in ("q10", "q8"):  # which was let go of just now, and had not gone yet
+            async with desk.client(sql) as client:
+                await client.hears("initial")
+        await wait_all_tasks_blocked()
+        assert [asked.sql for asked in desk.watch._live] == ["q10", "q8"]  # noqa: SLF001
+    assert LINGERING == 4
 
 
 async def test_and_so_is_how_many_do(
@@ -921,7 +984,7 @@ async def test_who_leaves_before_the_first_look_stops_it_too(
     assert (desk.cancelled, len(desk.watch), desk.watch.subscriptions) == (1, 0, 0)
 
 
-async def test_a_look_that_could_not_be_stopped_counts_for_nothing(
+async def test_a_look_that_could_not_be_stopped_does_no_harm(
     autojump_clock: MockClock, desk: Desk
 ) -> None:
     rows: Rows = [(number, "a text") for number in range(20)]

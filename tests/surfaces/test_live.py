@@ -130,6 +130,52 @@ async def test_events_are_passed_on_as_they_come(
         nursery.cancel_scope.cancel()
 
 
+async def test_an_event_that_comes_as_silence_ends_is_not_cut_in_two(
+    service: Service, autojump_clock: MockClock
+) -> None:
+    response = await service.ask(query="SELECT 1")
+    assert callable(response.body)
+    assert response.resources is not None
+    sent: list[bytes] = []
+
+    async def send(piece: bytes) -> None:
+        sent.append(piece)
+        await trio.lowlevel.checkpoint()
+
+    async with response.resources, trio.open_nursery() as nursery:
+        nursery.start_soon(response.body, send)
+        await wait_all_tasks_blocked()
+        service.watch.say(b"one", b"two")
+        autojump_clock.jump(KEEPALIVE + 1)
+        await wait_all_tasks_blocked()
+        assert sent == [sse.retry(1000), b"one", b"two"]
+        service.watch.say(b"three")
+        await wait_all_tasks_blocked()
+        assert sent[3:] == [b"three"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_reader_is_not_disturbed_by_keepalives(
+    service: Service, autojump_clock: MockClock
+) -> None:
+    response = await service.ask(query="SELECT 1")
+    assert callable(response.body)
+    assert response.resources is not None
+    sent: list[bytes] = []
+
+    async def send(piece: bytes) -> None:
+        await trio.sleep(2 * KEEPALIVE)
+        sent.append(piece)
+
+    async with response.resources, trio.open_nursery() as nursery:
+        nursery.start_soon(response.body, send)
+        service.watch.say(b"one", b"two")
+        await trio.sleep(6 * KEEPALIVE + 1)
+        assert autojump_clock.current_time() == 6 * KEEPALIVE + 1
+        assert sent == [sse.retry(1000), b"one", b"two"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_keepalives_come_every_30_seconds() -> None:
     assert KEEPALIVE == 30
 

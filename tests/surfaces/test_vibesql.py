@@ -32,7 +32,7 @@ from tests.surfaces.fakes import Rows
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from notebook_rpc.web import Handler
+    from notebook_rpc.web import Handler, Headers
 
 ADA = User("ada")
 JSON = (b"content-type", b"application/json")
@@ -114,8 +114,10 @@ class Service:
         request = Request("POST", "/api/query", query, tuple(headers), raw, user=ADA)
         return await self.ask("POST", "/api/query", request)
 
-    async def get(self, path: str, query: str = "", **parameters: str) -> Response:
-        request = Request("GET", path, query, (), parameters=parameters, user=ADA)
+    async def get(
+        self, path: str, query: str = "", headers: Headers = (), **parameters: str
+    ) -> Response:
+        request = Request("GET", path, query, headers, parameters=parameters, user=ADA)
         return await self.ask("GET", path, request)
 
 
@@ -272,6 +274,26 @@ class TestQuery:
         assert text_of(response) == b"[[1],[2]]"
         assert service.found == [("default", ADA, True)]
         assert service.database.asked == [("csv", "SELECT $1", [1], None, 2)]
+
+    @pytest.mark.parametrize(
+        ("site", "origin", "status"),
+        [
+            ("cross-site", None, 403),  # an image, or a link, in somebody's page
+            ("cross-site", "http://localhost:3000", 200),  # the gate knows it
+            ("same-site", None, 200),
+            ("same-origin", None, 200),
+            ("none", None, 200),  # the user's own doing
+        ],
+    )
+    async def test_who_may_follow_a_link(
+        self, service: Service, site: str, origin: str | None, status: int
+    ) -> None:
+        headers: Headers = ((b"sec-fetch-site", site.encode()),)
+        if origin is not None:
+            headers = (*headers, (b"origin", origin.encode()))
+        response = await service.get("/api/query", "sql=SELECT+1", headers)
+        assert response.status == status
+        assert len(service.database.asked) == (status == 200)
 
     @pytest.mark.parametrize(
         "query", ["", "sql=x&limit=a", "sql=x&limit=-1", "sql=x&params=1", "sql=x&params=%ff"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NoReturn
@@ -613,6 +613,29 @@ async def test_a_stream_that_raises_never_looks_whole(caplog: pytest.LogCaptureF
     sent = await answer_to(GET + GET, app=answering(Response(body=stream)))
     assert sent.endswith(b"\r\n\r\n4\r\nhalf\r\n")
     assert caplog.messages == ["the body of GET '/' broke off"]
+
+
+async def test_resources_may_cut_a_stream_off(caplog: pytest.LogCaptureFixture) -> None:
+    scope = trio.CancelScope()
+
+    @asynccontextmanager
+    async def resources() -> AsyncIterator[None]:
+        with scope:
+            yield
+
+    async def stream(send: Send) -> None:
+        await send(b"half")
+        scope.cancel()
+        await trio.sleep_forever()
+
+    async def handler(_: Request) -> Response:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(resources())
+            return Response(body=stream, resources=stack.pop_all())
+
+    sent = await answer_to(GET + GET, app=FakeApp(handler))
+    assert sent.endswith(b"\r\n\r\n4\r\nhalf\r\n")
+    assert caplog.records == []
 
 
 async def test_where_the_stream_can_it_is_aborted_in_the_middle_and_only_there() -> None:
