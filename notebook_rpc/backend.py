@@ -151,7 +151,8 @@ class Backend:
     def _lookers(self, connection: str) -> Queries:
         """For live queries, which cannot write. All of a database are one client of its pool."""
         pool = self._lender(connection, read_only=True)
-        return Queries(lambda _: pool.lane(self.watch), pool.make, self._seconds)
+        max_sql = self._settings.max_sql
+        return Queries(lambda _: pool.lane(self.watch), pool.make, self._seconds, max_sql=max_sql)
 
     def _changed(self, connection: str, *, read_only: bool) -> Callable[[Touched], None]:
         """What lanes report to. Those that cannot write have nothing to report, though some

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,18 +46,11 @@ class Reader:
         return events
 
     def _line(self) -> str | None:
-        for place, character in enumerate(self._text):
-            if character == "\n":
-                end = place + 1
-            elif character == "\r":
-                if place + 1 == len(self._text):
-                    return None  # a line feed may follow, and would belong to it
-                end = place + 2 if self._text[place + 1] == "\n" else place + 1
-            else:
-                continue
-            line, self._text = self._text[:place], self._text[end:]
-            return line
-        return None
+        found = re.search("\r\n|\r|\n", self._text)
+        if found is None or (found[0] == "\r" and found.end() == len(self._text)):
+            return None  # in the latter case, a line feed may follow and would belong to it
+        line, self._text = self._text[: found.start()], self._text[found.end() :]
+        return line
 
     def _take(self, line: str) -> None:
         name, colon, value = line.partition(":")

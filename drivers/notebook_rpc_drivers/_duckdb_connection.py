@@ -152,8 +152,7 @@ class Connection:
         if self.stability(sql) is not Stability.LASTING:
             return None
         page = Page(self, sql, parameters, offset, limit)
-        with self.calling():
-            self._own.begin()
+        self.begin_snapshot()
         try:
             page.begin()
         except BaseException as exc:
@@ -321,6 +320,10 @@ class Connection:
             self._own.execute("SELECT 1").fetchall()
 
     # For a page, whose transaction nobody else sees
+
+    def begin_snapshot(self) -> None:
+        with self.calling():
+            self._own.begin()
 
     def run_in_snapshot(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         return self._run(sql, parameters, form)

@@ -87,6 +87,15 @@ class ReadOnlyConnection(Connection):
     """Its transaction is hidden, and ends with each result."""
 
     _reading = False  # that transaction is open
+    _held = False  # for more than one statement
+
+    def begin_snapshot(self) -> None:
+        self._begin_reading()
+        self._held = True
+
+    def end_snapshot(self) -> None:
+        self._held = False
+        self._end_reading()
 
     def upload(self, *_: object) -> int:
         raise QueryError("read-only users upload nothing")
@@ -118,13 +127,15 @@ class ReadOnlyConnection(Connection):
             self._end_reading()
 
     def _begin_reading(self) -> None:
+        if self._held:
+            return
         self._end_reading()
         with self.calling():
             self._own.execute("BEGIN TRANSACTION READ ONLY")
         self._reading = True
 
     def _end_reading(self) -> None:
-        if self._reading:
+        if self._reading and not self._held:
             self._reading = False
             # Without a transaction, the engine has ended it.
             with self.calling(undisturbed=True), suppress(duckdb.TransactionException):

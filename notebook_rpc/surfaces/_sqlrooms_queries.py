@@ -8,8 +8,8 @@ waits for its end.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -250,9 +250,7 @@ class Running:
         try:
             with query.scope:
                 await trio.lowlevel.checkpoint_if_cancelled()  # nothing was begun yet
-                async with self._turn():
-                    await self._unsent.room()
-                    return await work(query)
+                return await self._in_turn(query, work)
             exc: NotebookError = Cancelled("Query was cancelled")
         except NotebookError as error:
             exc = error
@@ -261,14 +259,14 @@ class Running:
             exc = NotebookError("internal error; the server's log has the details")
         return self._told(exc, query.id)
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _in_turn(self, query: Query, work: Work) -> Outcome | None:
         try:
             self._turns.acquire_nowait()  # at no cost, as a rule
         except trio.WouldBlock:
             await self._turns.acquire()  # in order of arrival
         try:
-            yield
+            await self._unsent.room()
+            return await work(query)
         finally:
             self._turns.release()
 

@@ -19,6 +19,7 @@ import trio
 from notebook_rpc.errors import InvalidParams, NotebookError
 from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio import sse
+from notebook_rpc.sansio.nesting import excess
 from notebook_rpc.web import Response, Route
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ PATH: Final = "/api/subscribe"
 KEEPALIVE: Final = 30.0  # seconds of silence
 RETRY: Final = 1000  # milliseconds until a client comes back that has lost its connection
 LEAST_POLL: Final = 1.0  # seconds
+DEPTH: Final = 128  # arrays and objects inside each other, of a parameter
 
 EVENTS: Final[Headers] = (
     (b"content-type", sse.CONTENT_TYPE),
@@ -124,9 +126,11 @@ async def _tell(subscription: Subscription, send: Send) -> None:
 def _parameters(text: str | None) -> list[object]:
     if not text:
         return []
+    if too_much := excess(text.encode(), DEPTH):
+        raise InvalidParams(f"params: {too_much}")
     try:
         return msgspec.json.decode(text, type=list[object])
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
+    except msgspec.DecodeError as exc:
         raise InvalidParams("params: must be a JSON array") from exc
 
 

@@ -252,9 +252,7 @@ class Listener:
                 self._begin(accepted, address, connections)
                 await trio.lowlevel.checkpoint()
 
-    def _begin(
-        self, accepted: socket.socket, address: object, connections: trio.Nursery
-    ) -> None:
+    def _begin(self, accepted: socket.socket, address: object, connections: trio.Nursery) -> None:
         try:
             # Of IPv4 and IPv6 it begins with the host; a Unix socket's has no name.
             stream = SocketStream(accepted, address[0] if isinstance(address, tuple) else "")

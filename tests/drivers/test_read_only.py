@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
@@ -13,7 +14,7 @@ import pytest
 
 from notebook_rpc.driver import SupportsReadOnly
 from notebook_rpc.errors import Cancelled, NotebookError, NotSupported, QueryError
-from notebook_rpc.model import Table, Transaction
+from notebook_rpc.model import Line, Table, Transaction
 from notebook_rpc_drivers import _duckdb_read_only as rules
 from notebook_rpc_drivers import duckdb as duckdb_driver
 from notebook_rpc_drivers import odbc, postgres, sqlite
@@ -156,20 +157,66 @@ def test_duckdb_lets_nothing_through(duck: Duck, write: str) -> None:
     assert rows(reader, "from t") == [(1,)]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in dir(rules.ReadOnlyConnection) if "execute" in name]
-)
+def forms_of_rows() -> Iterator[str]:
+    return (name for name in dir(rules.ReadOnlyConnection) if name.startswith("execute"))
+
+
+@pytest.mark.parametrize("name", sorted({*forms_of_rows()} - {"execute_page", "execute_parquet"}))
 def test_duckdb_lets_nothing_through_in_whatever_form_the_rows_are_wanted(
     duck: Duck, name: str
 ) -> None:
     writer, reader, folder = duck
+    execute = getattr(reader, name)
+    if name == "execute_lines":
+        execute = partial(execute, line=Line.CSV)
     before = everything(writer, folder, DUCK_STATE)
     for write in ("insert into t values (2)", "from logged", f"copy t to '{folder}/o.csv'"):
-        assert "ead" in failure(lambda: getattr(reader, name)(write))  # noqa: B023
+        assert "ead" in failure(lambda: execute(write))  # noqa: B023
     assert everything(writer, folder, DUCK_STATE) == before
-    result = getattr(reader, name)("from range(3000)")
+    result = execute("from range(3000)")
     result.close()
     assert reader.rollback() is False
+
+
+def test_duckdb_lets_nothing_through_into_parquet(duck: Duck, tmp_path: Path) -> None:
+    writer, reader, folder = duck
+    file = str(tmp_path / "rows.parquet")
+    before = everything(writer, folder, DUCK_STATE)
+    for write in ("insert into t values (2)", "from logged", f"copy t to '{folder}/o.csv'"):
+        assert "ead" in failure(lambda: reader.execute_parquet(write, None, file))  # noqa: B023
+    assert everything(writer, folder, DUCK_STATE) == before
+    assert reader.execute_parquet("from range(3000)", None, file).rows == 3000
+    assert reader.rollback() is False
+
+
+def test_nor_by_pages(duck: Duck) -> None:
+    writer, reader, folder = duck
+    before = everything(writer, folder, DUCK_STATE)
+    for write in (
+        *("insert into t values (2)", "insert into t values (2) returning x", "from logged"),
+        *(f"copy t to '{folder}/o.csv'", "from t) limit 1; drop table t; from (t", "from counted"),
+    ):
+        assert reader.execute_page(write, None, 0, 1) is None
+        part = reader.part(write, 0, 1)
+        assert part is None or failure(lambda: reader.execute(part))  # noqa: B023
+        assert reader.rollback() is False
+    assert everything(writer, folder, DUCK_STATE) == before
+
+
+def test_a_page_and_its_number_are_read_in_one_transaction(duck: Duck) -> None:
+    _, reader, _ = duck
+    page = reader.execute_page("from range(10000)", None, 10, 3)
+    assert page.fetch(9) == ["[10]", "[11]", "[12]"]
+    assert page.fetch(9) == []
+    with pytest.raises(duckdb.Error, match="read-only"):
+        reader.cursor.execute("insert into t values (2)")
+    page = reader.execute_page("from range(10000)", None, 10, 3)
+    while page.fetch(9):
+        continue
+    assert page.total() == 10_000
+    page.close()
+    assert reader.rollback() is False
+    assert rows(reader, "from t") == [(1,)]
 
 
 def test_a_duckdb_reader_uploads_nothing(duck: Duck) -> None:
