@@ -197,7 +197,7 @@ def _allowed(allow: str, *, preflight: bool) -> Headers:
     return (
         *headers,
         (b"access-control-allow-methods", allow.encode()),
-        (b"access-control-allow-headers", b"authorization, content-type"),
+        (b"access-control-allow-headers", b"authorization, content-type, last-event-id"),
         (b"access-control-max-age", b"600"),
     )
 

@@ -110,7 +110,7 @@ async def test_a_preflight_from_an_allowed_origin_is_granted() -> None:
         b"allow": b"OPTIONS, POST",
         b"access-control-allow-origin": b"https://ui.example",
         b"access-control-allow-methods": b"OPTIONS, POST",
-        b"access-control-allow-headers": b"authorization, content-type",
+        b"access-control-allow-headers": b"authorization, content-type, last-event-id",
         b"access-control-max-age": b"600",
         b"vary": b"origin",
     }

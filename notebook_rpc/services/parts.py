@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from notebook_rpc.model import Lines, Result, ResultColumn
+    from notebook_rpc.model import Lines, Result
     from notebook_rpc.services.answers import Pieces, Rows
 
 _CHUNK: Final = 2048  # rows that are dropped at a time

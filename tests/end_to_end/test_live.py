@@ -21,7 +21,7 @@ import trio
 
 from tests.end_to_end.websocket_client import connected
 from tests.event_stream import Event, Follower, Reader
-from tests.support import Server
+from tests.support import Server, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,7 +198,7 @@ class Host:
 async def test_a_browser(server: Server, tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
-        pytest.skip("needs chromium, as in Debian's package of that name")
+        missing("chromium, as in Debian's package of that name")
     execute(server, f"CREATE OR REPLACE TABLE c AS {MANY}")
     follower = Follower()
 
