@@ -30,7 +30,10 @@ access = logging.getLogger("notebook_rpc.access")
 CHALLENGE: Final = b'Bearer realm="notebook_rpc"'  # RFC 6750, 3
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", WEBSOCKET})
 UPGRADE: Final = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))  # RFC 9110, 15.5.22
-READ: Final = frozenset({b"host", b"origin", b"traceparent"})
+READ: Final = frozenset(
+    {b"host", b"origin", b"traceparent", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"}
+)
+ELSEWHERE: Final = b"cross-site"
 SHOWN: Final = 6  # characters
 VARIES: Final = (b"vary", b"origin")
 
@@ -40,6 +43,7 @@ class _Target(NamedTuple):
 
     answer: Handler
     asks_for_token: bool
+    may_be_linked: bool
 
 
 class Gate:
@@ -69,7 +73,11 @@ class Gate:
         """Ask the surfaces again for their routes. Where that fails, the old ones stay."""
         routes = [route for surface in self._surfaces for route in surface.routes()]
         self._table = RoutingTable(
-            (route.method, route.path, _Target(self._observed(route), route.asks_for_token))
+            (
+                route.method,
+                route.path,
+                _Target(self._observed(route), route.asks_for_token, route.may_be_linked),
+            )
             for route in routes
         )
         self.routes = routes
@@ -91,6 +99,8 @@ class Gate:
             self._observe(_known(request.method), "", 403)
             return Response(403)
         found = self._find(request, origin)
+        if origin is None and given.get(b"sec-fetch-site") == ELSEWHERE:
+            found = self._if_linked(request, found, given)
         if isinstance(found, Response):
             self._observe(_known(request.method), "", found.status)
         if origin is None and request.method not in ("GET", "HEAD"):
@@ -100,6 +110,24 @@ class Gate:
             found.headers = (*found.headers, *headers)
             return found
         return _with_headers(found, headers)
+
+    def _if_linked(
+        self, request: Request, found: Handler | Response, given: Mapping[bytes, bytes]
+    ) -> Handler | Response:
+        """*found*, unless a page of another site has it loaded as its image, frame or script: a
+        browser sends no Origin then, but says so (Fetch Metadata). A link is the user's to follow,
+        where nothing but a page is to be had."""
+        followed = given.get(b"sec-fetch-mode"), given.get(b"sec-fetch-dest")
+        match = self._table.find(request.method, request.path)
+        if isinstance(found, Response) or (
+            followed == (b"navigate", b"document")
+            and isinstance(match, Found)
+            and match.target.may_be_linked
+        ):
+            return found
+        logger.warning("refused %s %r: for another site", request.method, _cut(request.path))
+        self._observe(_known(request.method), "", 403)
+        return Response(403)
 
     def _find(self, request: Request, origin: str | None) -> Handler | Response:
         if request.method == "OPTIONS" and (allow := self._table.allow(request.path)):

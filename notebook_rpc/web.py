@@ -148,6 +148,8 @@ class Route:
     asks_for_token: bool = False
     """A WebSocket's route whose clients may show their token in their first message. Until they
     have, the request's user is ``NOBODY``, and the surface must do nothing for them."""
+    may_be_linked: bool = False
+    """Pages of other sites may have links to it: to GET it does nothing and asks nobody."""
 
 
 class Surface(Protocol):

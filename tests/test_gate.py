@@ -33,6 +33,7 @@ class Echo:
     def routes(self) -> Iterable[Route]:
         yield Route("POST", "/", self.answer)
         yield Route("GET", "/health", self.answer)
+        yield Route("GET", "/page", self.answer, may_be_linked=True)
         yield Route(WEBSOCKET, "/", self.answer, asks_for_token=True)
         yield Route(WEBSOCKET, "/rpc", self.answer)
 
@@ -150,6 +151,41 @@ async def test_two_servers_in_one_process_do_not_notice_each_other() -> None:
     request = Request("POST", "/", "", ((b"host", b"db.example"),))
     assert not isinstance(first.admit(request), Response)
     assert isinstance(second.admit(request), Response)
+
+
+# What a browser sends no Origin with, but says where it is: https://www.w3.org/TR/fetch-metadata/
+
+FOLLOWED = {"mode": "navigate", "dest": "document"}
+FRAMED = {"mode": "navigate", "dest": "iframe"}
+SHOWN = {"mode": "no-cors", "dest": "image"}
+
+
+@pytest.mark.parametrize(
+    ("path", "site", "how", "status"),
+    [
+        ("/health", "cross-site", SHOWN, 403),
+        ("/health", "cross-site", FRAMED, 403),
+        ("/health", "cross-site", FOLLOWED, 403),
+        ("/health", "same-site", SHOWN, 200),
+        ("/health", "same-origin", FRAMED, 200),
+        ("/health", "none", FOLLOWED, 200),  # typed, or a bookmark
+        ("/page", "cross-site", FOLLOWED, 200),
+        ("/page", "cross-site", FRAMED, 403),
+        ("/page", "cross-site", SHOWN, 403),
+        ("/nothing", "cross-site", SHOWN, 404),
+    ],
+)
+async def test_pages_of_other_sites_have_nothing_run_by_an_image_or_a_link(
+    path: str, site: str, how: dict[str, str], status: int
+) -> None:
+    says = [(f"sec-fetch-{name}".encode(), value.encode()) for name, value in how.items()]
+    response = await ask("GET", path, (b"sec-fetch-site", site.encode()), *says)
+    assert response.status == status
+
+
+async def test_a_page_of_an_allowed_origin_is_no_stranger() -> None:
+    page = (b"origin", b"https://ui.example"), (b"sec-fetch-site", b"cross-site")
+    assert (await ask("GET", "/health", *page)).status == 200
 
 
 # Tokens
@@ -406,4 +442,4 @@ async def test_routes_may_change_and_stay_where_the_new_ones_clash() -> None:
     changing.path = "/health"
     with pytest.raises(RouteConflict, match="/health"):
         gate.refresh()
-    assert (status("/new"), status("/health"), len(gate.routes)) == (200, 200, 5)
+    assert (status("/new"), status("/health"), len(gate.routes)) == (200, 200, 6)

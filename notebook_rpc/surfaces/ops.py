@@ -59,11 +59,11 @@ class Ops:
         self._complaint = complaint
 
     def routes(self) -> Iterable[Route]:
-        yield Route("GET", "/healthz", self.healthz)
-        yield Route("GET", "/health", self.health)
-        yield Route("GET", "/readyz", self.readyz)
-        yield Route("GET", "/version", self.version)
-        yield Route("GET", "/metrics", self.metrics)
+        yield Route("GET", "/healthz", self.healthz, may_be_linked=True)
+        yield Route("GET", "/health", self.health, may_be_linked=True)
+        yield Route("GET", "/readyz", self.readyz, may_be_linked=True)
+        yield Route("GET", "/version", self.version, may_be_linked=True)
+        yield Route("GET", "/metrics", self.metrics, may_be_linked=True)
 
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""

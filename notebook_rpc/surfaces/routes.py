@@ -123,7 +123,7 @@ class Routes:
                     yield self._route(site, method, ANYWHERE, _not_found)
 
     def _route(self, site: Site, method: str, path: str, work: _Work) -> Route:
-        return Route(method, path, partial(self._answer, site, work))
+        return Route(method, path, partial(self._answer, site, work), may_be_linked=True)
 
     async def _answer(self, site: Site, work: _Work, request: Request) -> Response:
         async with AsyncExitStack() as stack:

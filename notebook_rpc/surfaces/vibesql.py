@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from notebook_rpc.errors import Forbidden, NotebookError
+from notebook_rpc.errors import NotebookError
 from notebook_rpc.model import BROKEN_STREAM, DEFAULT
 from notebook_rpc.sansio import jsonrpc
 from notebook_rpc.sansio.verb import verb
@@ -121,12 +121,7 @@ class VibeSQL:
         return await self._run(request, requests.of_body(request.body), read_only=False)
 
     async def get(self, request: Request) -> Response:
-        """For links: the same as arguments, and what would write is an error. Pages of other sites
-        may not have it run by an image or a link: with these a browser sends no Origin, but says
-        where they are (Fetch Metadata)."""
-        site = request.header(b"sec-fetch-site")
-        if site == "cross-site" and request.header(b"origin") is None:
-            raise Forbidden("a page of another site may not have a query run")
+        """For links: the same as arguments, and what would write is an error."""
         return await self._run(request, requests.of_link(request), read_only=True)
 
     async def tables(self, request: Request) -> Response:

@@ -276,26 +276,6 @@ class TestQuery:
         assert service.database.asked == [("csv", "SELECT $1", [1], None, 2)]
 
     @pytest.mark.parametrize(
-        ("site", "origin", "status"),
-        [
-            ("cross-site", None, 403),  # an image, or a link, in somebody's page
-            ("cross-site", "http://localhost:3000", 200),  # the gate knows it
-            ("same-site", None, 200),
-            ("same-origin", None, 200),
-            ("none", None, 200),  # the user's own doing
-        ],
-    )
-    async def test_who_may_follow_a_link(
-        self, service: Service, site: str, origin: str | None, status: int
-    ) -> None:
-        headers: Headers = ((b"sec-fetch-site", site.encode()),)
-        if origin is not None:
-            headers = (*headers, (b"origin", origin.encode()))
-        response = await service.get("/api/query", "sql=SELECT+1", headers)
-        assert response.status == status
-        assert len(service.database.asked) == (status == 200)
-
-    @pytest.mark.parametrize(
         "query", ["", "sql=x&limit=a", "sql=x&limit=-1", "sql=x&params=1", "sql=x&params=%ff"]
     )
     async def test_a_link_that_is_none(self, service: Service, query: str) -> None:
