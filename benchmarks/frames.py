@@ -20,8 +20,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, Request
 
 from benchmarks.common import CLIENT_CPU, free_port, memory, pin, process, report, summary
+from notebook_rpc.transport.addresses import open_tcp
 from notebook_rpc.transport.frames import header
-from notebook_rpc.transport.listener import Listener, open_tcp
+from notebook_rpc.transport.listener import Listener
 from notebook_rpc.web import Response, WebSocket
 
 if TYPE_CHECKING:

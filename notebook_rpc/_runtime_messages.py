@@ -6,6 +6,7 @@ shows where it was made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +20,10 @@ from notebook_rpc.sansio import sse
 if TYPE_CHECKING:
     from notebook_rpc import web
     from notebook_rpc.web import Headers
+
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110, 5.6.2
+_VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")  # 5.5
+_OURS: Final = frozenset({b"content-length", b"date", b"transfer-encoding", b"upgrade"})
 
 Pieces: TypeAlias = "Iterable[Any] | AsyncIterable[Any]"
 GivenHeaders: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]] | None"
@@ -50,7 +55,7 @@ class Request:
     @property
     def query(self) -> dict[str, str]:
         """The arguments behind the question mark; of several with one name the last."""
-        return arguments(self._request.query)
+        return dict(self._request.arguments)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -153,6 +158,11 @@ def made(
 def _headers(content_type: str | None, given: GivenHeaders) -> Headers:
     pairs = list(given.items() if isinstance(given, Mapping) else given or ())
     pieces = tuple((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in pairs)
+    for name, value in pieces:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"HTTP has no header {name!r}: {value!r}")
+        if name in _OURS:
+            raise ValueError(f"the header {name.decode()} is the server's to set")
     if content_type is None or any(name == b"content-type" for name, _ in pieces):
         return pieces
     return ((b"content-type", content_type.encode("latin-1")), *pieces)
@@ -187,7 +197,8 @@ def encoded(data: Any) -> bytes:
     found = _ENCODER.encode(data)
     # A Decimal that is no number is written as it reads, which no reader of JSON understands.
     if b"NaN" in found or b"Infinity" in found:
-        return _ENCODER.encode(_finite(data))
+        plain = msgspec.to_builtins(data, builtin_types=(Decimal,))  # of dataclasses, sets ...
+        return _ENCODER.encode(_finite(plain))
     return found
 
 

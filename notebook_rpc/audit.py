@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import sysconfig
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
 # Events, and how many of their first arguments are paths (Python, "Audit events table").
 WRITES: Final[Mapping[str, int]] = {
@@ -38,7 +41,14 @@ READS: Final[Mapping[str, int]] = dict.fromkeys(
 )
 PROGRAMS: Final = frozenset(
     {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork"}
+    | {"os.forkpty", "pty.spawn"}
 )
+# Which arguments say what folder the names, in their order, are below; -1 if it is that of the
+# process. "open" has no such argument.
+BELOW: Final[Mapping[str, tuple[int, ...]]] = {
+    "os.remove": (1,), "os.rmdir": (1,), "os.mkdir": (2,), "os.chmod": (2,), "os.utime": (3,),
+    "os.chown": (3,), "os.rename": (2, 3), "os.link": (2, 3), "shutil.rmtree": (1,),
+}  # fmt: skip
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -61,15 +71,23 @@ class Guard:
         if event == "open":
             path, mode, flags = arguments
             writes = bool(flags & _WRITING) or any(letter in (mode or "") for letter in "wax+")
+            if mode is None and isinstance(path, str | bytes | os.PathLike):
+                # os.open, and perhaps below a folder that the event does not tell.
+                if not writes and _is_of_rmtree(sys._getframe(1)):  # noqa: SLF001  # it was judged
+                    return
+                relative = Path(os.fsdecode(path))
+                if ".." in relative.parts and not relative.is_absolute():
+                    raise PermissionError(errno.EACCES, "os.open: not by way of ..", str(relative))
             self._check_path(path, writes=writes)
         elif event == "os.symlink":  # where it leads may be anywhere, and is judged when it is used
-            self._check_path(arguments[1], writes=True)
+            self._check_path(_below(arguments[2], arguments[1]), writes=True)
         elif event in PROGRAMS:
             message = "scripts start no programs, as nothing would bound what these reach"
             raise PermissionError(errno.EACCES, message)
         else:
-            for path in arguments[: WRITES.get(event, 0)]:
-                self._check_path(path, writes=True)
+            below = [arguments[at] for at in BELOW.get(event, ()) if at < len(arguments)]
+            for path, folder in zip_longest(arguments[: WRITES.get(event, 0)], below):
+                self._check_path(_below(folder, path), writes=True)
             for path in arguments[: READS.get(event, 0)]:
                 self._check_path(path, writes=False)
 
@@ -81,12 +99,31 @@ class Guard:
         name = os.fsdecode(path)
         if name in (":memory:", os.devnull):
             return
+        if name.startswith("file:"):  # SQLite's other way to name a file, and to say more
+            raise PermissionError(errno.EACCES, "with --allowed-paths, no URI of a file", name)
         real = os.path.realpath(name)
         allowed = self._folders if writes else [*self._folders, *self._installed]
         if not any(
             real == each or real.startswith(each.rstrip(os.sep) + os.sep) for each in allowed
         ):
             raise PermissionError(errno.EACCES, "outside of --allowed-paths", name)
+
+
+def _below(folder: object, path: Any) -> Any:
+    """*path*, seen from the folder that is open as *folder*, if it is one."""
+    if not isinstance(folder, int) or folder < 0 or not isinstance(path, str | bytes):
+        return path
+    try:
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path))  # noqa: PTH115, PTH118  # Path has objects made for what is called often
+    except OSError:  # a system without; then it is judged as if it were below the process's own
+        return path
+
+
+def _is_of_rmtree(frame: types.FrameType | None) -> bool:
+    """Whether ``shutil.rmtree`` is at work, which opens folder after folder by its bare name."""
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename == shutil.__file__
 
 
 _GUARD: Final[ContextVar[Guard | None]] = ContextVar("_GUARD", default=None)

@@ -109,8 +109,8 @@ class Backend:
         pool = self._lender(connection, read_only=read_only or user.read_only)
         keeping = self._keeping(connection)
         return Queries(
-            *(pool.lane, pool.make, self._seconds, keeping),
-            set_aside=pool.set_aside,
+            *(lambda client: pool().lane(client), lambda: pool().make(), self._seconds, keeping),
+            set_aside=self._pools.set_aside,
             max_sql=self._settings.max_sql,
         )
 
@@ -120,7 +120,8 @@ class Backend:
         Raises:
             UnknownConnection: there is no such database.
         """
-        return Catalog(self._lender(connection, read_only=user.read_only).lane, self._seconds)
+        pool = self._lender(connection, read_only=user.read_only)
+        return Catalog(lambda client: pool().lane(client), self._seconds)
 
     async def put(self, connection: str, opener: Opener, engine: str) -> None:
         """Have what *opener* opens be the database *connection*; *engine* is its driver's name.
@@ -138,10 +139,11 @@ class Backend:
     def is_open(self, connection: str) -> bool:
         return self._connections.is_open(connection)
 
-    def _lender(self, connection: str, *, read_only: bool) -> Pool:
+    def _lender(self, connection: str, *, read_only: bool) -> Callable[[], Pool]:
+        """To be asked for each statement, as another database may get the name meanwhile."""
         if connection not in self._connections:  # before a pool is made for any word
             raise UnknownConnection(f"there is no connection {connection!r}")
-        return self._pools.pool(Right(connection, read_only))
+        return partial(self._pools.pool, Right(connection, read_only))
 
     def wrote(self, connection: str, touched: Touched) -> None:
         """These tables may have changed, before anybody is told that they have."""
@@ -152,7 +154,10 @@ class Backend:
         """For live queries, which cannot write. All of a database are one client of its pool."""
         pool = self._lender(connection, read_only=True)
         max_sql = self._settings.max_sql
-        return Queries(lambda _: pool.lane(self.watch), pool.make, self._seconds, max_sql=max_sql)
+        return Queries(
+            *(lambda _: pool().lane(self.watch), lambda: pool().make(), self._seconds),
+            max_sql=max_sql,
+        )
 
     def _changed(self, connection: str, *, read_only: bool) -> Callable[[Touched], None]:
         """What lanes report to. Those that cannot write have nothing to report, though some
@@ -167,13 +172,16 @@ class Backend:
         await self.default.open()
         await self.sharing.open()
 
-    async def run(self) -> None:
-        """What goes on beside the requests, until cancelled."""
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """What goes on beside the requests, until cancelled. It has started when these may come."""
         async with trio.open_nursery() as nursery:
+            for needed in (self.notices, self.watch):
+                await nursery.start(needed.run)
             for each in (self.sessions, self._pools):
                 nursery.start_soon(each.expire)
-            for one in (self._connections, self.probe, self.sharing, self.watch, self.notices):
+            for one in (self._connections, self.probe, self.sharing):
                 nursery.start_soon(one.run)
+            task_status.started()
 
     def interrupt(self) -> None:
         """Stop whatever is being done; no more calls are taken."""

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import trio
 
 from notebook_rpc.settings import ConfigError
-from notebook_rpc.transport.listener import locked, open_tcp, open_unix
+from notebook_rpc.transport.addresses import locked, open_tcp, open_unix
 from notebook_rpc.transport.tls import CannotUse, context_of
 
 if TYPE_CHECKING:

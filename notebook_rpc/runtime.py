@@ -169,8 +169,7 @@ class Http:
         register = LOADING.get(None)
         if register is None:
             raise RuntimeError("routes are registered while the setup script is loaded")
-        caller = sys._getframe(2)  # noqa: SLF001  # two lines of ours above the script's
-        place = caller.f_code.co_filename, caller.f_lineno
+        place = _caller()
 
         def registered(found: F) -> F:
             register(Registered(method, str(path), found, *place))
@@ -230,6 +229,15 @@ class Http:
 
     def event(self, data: Any, name: str = "", id: str | None = None) -> Event:  # noqa: A002  # its name in the format
         return Event(data, name, id)
+
+
+def _caller() -> tuple[str, int]:
+    """Where a script has called us: its file and line."""
+    frame = sys._getframe(1)  # noqa: SLF001  # inspect.stack() reads the files of all of them
+    # No number of frames: before Python 3.12 a comprehension has one of its own.
+    while frame.f_globals is globals() and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 # Databases

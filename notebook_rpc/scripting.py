@@ -17,9 +17,10 @@ import trio
 
 from notebook_rpc import references, runtime, scripts
 from notebook_rpc.audit import Guard, guarded, unguarded
-from notebook_rpc.errors import NotebookError, QueryError
+from notebook_rpc.errors import Busy, NotebookError, QueryError
 from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio.tokens import ANYBODY
+from notebook_rpc.services.files import Files
 from notebook_rpc.services.handlers import Handlers
 from notebook_rpc.settings import ConfigError
 from notebook_rpc.surfaces.routes import Options, Routes, Site
@@ -64,14 +65,14 @@ class Scripting:
         self._guard = None if folders is None else Guard(folders)
         self._limit = settings.max_page
         self._seconds = settings.handler_timeout
-        self._sessions = trio.Semaphore(settings.max_pool)
+        self._seats = Seats(settings.max_pool, settings.handler_timeout)
         self._modules: Modules | None = None
         self._watched: Mapping[Path, Stamp] = {}
         self.surface = Routes(
             Site(),
             self._handlers,
             self._desk,
-            backend.workers.run,
+            Files(backend.workers),
             Options(settings.handler_timeout, partial(guarded, self._guard), backend.meters.error),
         )
         gauge, handlers = backend.meters.gauge, self._handlers
@@ -87,6 +88,7 @@ class Scripting:
             Busy: all threads are taken.
         """
         modules = scripts.Modules()
+        before = await self._look(self._watched)  # so that what changes meanwhile is seen
 
         def work(ask: Ask) -> Site:
             runtime.ASK.set(ask)
@@ -100,11 +102,12 @@ class Scripting:
                         site = await self._handlers.run(work, "a setup script", seconds=seconds)
                 finally:
                     runtime.DESK.reset(token)
-        except BaseException:
+        except BaseException as exc:
             modules.forget()
+            if not isinstance(exc, Busy):  # which has read nothing, and is to be tried again
+                self._watched = {**before, **modules.files}
             raise
-        finally:
-            self._watched = {**scripts.stamps(self._watched), **modules.files}
+        self._watched = {**before, **modules.files}
         self.surface.site = site
         if self._modules is not None:
             self._modules.forget()
@@ -113,58 +116,88 @@ class Scripting:
     async def reload(self, refresh: Callable[[], None]) -> None:
         """Load the scripts again whenever they change, until cancelled, and have the routes
         asked for again."""
-        run = self._backend.workers.run
         seen: Mapping[Path, Stamp] = self._watched
         while True:
             await trio.sleep(LOOK)
-            if self._modules is not None:  # it may have imported more since it was loaded
-                self._watched = {**self._modules.files, **self._watched}
-            found = await run(partial(scripts.stamps, self._watched))
-            settled, seen = found == seen, found
-            if found == self._watched or not settled:
-                continue
             try:
+                if self._modules is not None:  # it may have imported more since it was loaded
+                    self._watched = {**self._modules.files, **self._watched}
+                found = await self._look(self._watched)
+                settled, seen = found == seen, found
+                if found == self._watched or not settled:
+                    continue
                 await self.load(self._seconds)
-            except (ConfigError, NotebookError) as exc:
-                logger.error("the routes stay as they were: %s", exc)
-            else:
                 refresh()
                 logger.info("the routes were loaded again")
+            except (ConfigError, NotebookError) as exc:
+                logger.error("the routes stay as they were: %s", exc)
+            except Exception:  # a task's top: whatever a script has done, all else goes on
+                logger.exception("the routes stay as they were")
 
     def close(self) -> None:
         self._handlers.close()
         if self._modules is not None:
             self._modules.forget()
 
+    async def _look(self, files: Iterable[Path]) -> dict[Path, Stamp]:
+        """What tells *files* from what they were. It waits for no place among the statements, as
+        there is one look at a time."""
+        return await self._backend.workers.run_beyond(partial(scripts.stamps, files))
+
     def _desk(self, user: User) -> _Desk:
-        return _Desk(self._backend, user, self._sessions, self._limit)
+        return _Desk(self._backend, user, self._seats, self._limit)
+
+
+class Seats:
+    """For sessions, at most *limit* of all scripts together; *seconds* is how long one waits for
+    a place. Without an end to it, those that have one and wait for another could wait for each
+    other: not everything that may wait has a time of its own."""
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._free = trio.Semaphore(limit, max_value=limit)
+        self._limit = limit
+        self._seconds = seconds
+
+    async def take(self) -> None:
+        """
+        Raises:
+            Busy: there was none in time.
+        """
+        with trio.move_on_after(self._seconds):
+            await self._free.acquire()
+            return
+        raise Busy(f"all {self._limit} sessions that scripts may have open at a time are")
+
+    def give_back(self) -> None:
+        self._free.release()
 
 
 class _Desk:
     """The databases, as one request's user may use them; ``runtime.Desk``."""
 
-    def __init__(self, backend: Backend, user: User, sessions: trio.Semaphore, limit: int) -> None:
+    def __init__(self, backend: Backend, user: User, seats: Seats, limit: int) -> None:
         self._backend = backend
         self._user = user
-        self._sessions = sessions
+        self._seats = seats
         self._limit = limit
         self._queries: dict[str, Queries] = {}
-        self._open: list[_Session] = []
+        self._open: set[_Session] = set()
 
     async def __aenter__(self) -> _Desk:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close what the handler has left open."""
-        for session in self._open[:]:
-            await session.__aexit__()
+        async with AsyncExitStack() as stack:  # which closes the others if one does not close
+            for session in self._open:
+                stack.push_async_callback(session.forgotten)
 
     async def query(self, sql: str, params: Parameters | None, connection: str | None, /) -> Rows:
         with unguarded():
             return await self.read(self.queries(connection), sql, params)
 
     def session(self, connection: str | None, /) -> AbstractAsyncContextManager[Lane]:
-        return _Session(self, connection, self._sessions, self._open)
+        return _Session(self, connection, self._seats, self._open)
 
     def queries(self, connection: str | None) -> Queries:
         """Always the same of one connection: a request is one client."""
@@ -191,28 +224,39 @@ class _Session:
     """``runtime.Lane``, while it is open."""
 
     def __init__(
-        self, desk: _Desk, connection: str | None, places: trio.Semaphore, among: list[_Session]
+        self, desk: _Desk, connection: str | None, seats: Seats, among: set[_Session]
     ) -> None:
         self._desk = desk
         self._connection = connection
-        self._places = places
+        self._seats = seats
         self._among = among
         self._stack = AsyncExitStack()
         self._queries: Queries
 
     async def __aenter__(self) -> _Session:
-        await self._places.acquire()
-        self._stack.callback(self._places.release)
-        self._among.append(self)
-        self._stack.callback(self._among.remove, self)
-        with unguarded():
-            alone = self._desk.queries(self._connection).alone()
-            self._queries = await self._stack.enter_async_context(alone)
+        if self in self._among:
+            raise RuntimeError("the session is open already")
+        queries = self._desk.queries(self._connection)
+        async with AsyncExitStack() as stack:
+            self._among.add(self)
+            stack.callback(self._among.discard, self)
+            await self._seats.take()
+            stack.callback(self._seats.give_back)
+            with unguarded():
+                self._queries = await stack.enter_async_context(queries.alone())
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with unguarded():
             await self._stack.aclose()
+
+    async def forgotten(self) -> None:
+        """Close it behind a handler that has not."""
+        try:
+            await self.__aexit__()
+        except Exception:  # of whatever driver: the handler has ended, and has its answer
+            logger.warning("a session that was left open did not close well", exc_info=True)
 
     async def query(self, sql: str, params: Parameters | None, /) -> Rows:
         with unguarded():

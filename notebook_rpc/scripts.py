@@ -138,13 +138,14 @@ class Modules:
     @property
     def files(self) -> dict[Path, Stamp]:
         """Everything that was read, as it was then."""
-        return {
-            file: stamp for each in self._folders.values() for file, stamp in each.files.items()
-        }
+        found: dict[Path, Stamp] = {}
+        for each in tuple(self._folders.values()):  # copies: a thread may be importing meanwhile
+            found |= each.files.copy()
+        return found
 
     def forget(self) -> None:
         """Nobody imports them any more; those who have them keep them."""
-        for workspace in self._folders.values():
+        for workspace in tuple(self._folders.values()):  # as above
             workspace.forget()
 
 
@@ -197,7 +198,7 @@ class Workspace:
             self._importing.release()
 
     def forget(self) -> None:
-        for name in self._modules:
+        for name in tuple(self._modules):
             sys.modules.pop(f"{self._prefix}.{name}", None)
 
     def _run(self, name: str) -> types.ModuleType:
@@ -303,7 +304,7 @@ def _located(path: Path, line: int = 0) -> Iterator[None]:
         raise
     except SyntaxError as exc:
         raise ConfigError(f"{exc.filename or path}:{exc.lineno or line}: {exc.msg}") from exc
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:  # a script's, on a thread: that of Ctrl-C never comes here
         folder = str(path.parent)
         frames = [
             frame

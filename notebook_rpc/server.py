@@ -16,7 +16,7 @@ import trio
 from notebook_rpc import __version__, references, scripts
 from notebook_rpc.backend import Backend
 from notebook_rpc.binding import Binding, bind, check_safety, check_tls, removed_at_the_end
-from notebook_rpc.errors import InvalidParams
+from notebook_rpc.errors import InvalidParams, NotebookError
 from notebook_rpc.gate import Gate
 from notebook_rpc.model import DEFAULT
 from notebook_rpc.registrations import Kept
@@ -24,18 +24,18 @@ from notebook_rpc.sansio.auth import Access
 from notebook_rpc.scripting import Scripting
 from notebook_rpc.services.compression import Compression
 from notebook_rpc.services.connections import Connections
-from notebook_rpc.services.statements import Statements
+from notebook_rpc.services.sqlreading import Statements
 from notebook_rpc.services.workers import Workers
 from notebook_rpc.settings import ConfigError
 from notebook_rpc.surfaces import mosaic, sqlrooms, vibesql
 from notebook_rpc.surfaces.dialogue import Dialogue, Options
 from notebook_rpc.surfaces.encoding import Encoding
-from notebook_rpc.surfaces.live import Live
 from notebook_rpc.surfaces.mosaic import Mosaic
 from notebook_rpc.surfaces.ops import Ops, Status
 from notebook_rpc.surfaces.rpc import Rpc
 from notebook_rpc.surfaces.scoot import Scoot, Services
 from notebook_rpc.surfaces.vibesql import VibeSQL
+from notebook_rpc.surfaces.vibesql_live import Live
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.lines import LineConnection
 from notebook_rpc.transport.listener import Listener
@@ -190,12 +190,13 @@ async def _serve_databases(
         gate = Gate(surfaces, access, tokens, observe=backend.meters.request)
         binding = await reached()
 
-        async def beside() -> None:
+        async def beside(task_status: trio.TaskStatus[None]) -> None:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(backend.run)
+                await nursery.start(backend.run)
                 nursery.start_soon(binding.beside)
                 if scripting is not None and settings.reload:
                     nursery.start_soon(scripting.reload, gate.refresh)
+                task_status.started()
 
         meters, interrupt = backend.meters, backend.interrupt
         await _listen(settings, binding, gate, meters, beside, interrupt, listening, stop)
@@ -220,6 +221,8 @@ async def _loaded(scripting: Scripting, stop: Stop) -> bool:
             loaded = True
         except ConfigError as exc:
             failure = exc
+        except NotebookError as exc:  # no thread for it, say
+            failure = ConfigError(f"--routes: {exc}")
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -254,15 +257,18 @@ def _surfaces(
             *(backend.queries, authenticate, backend.channels, sqlrooms_options),
             sync=backend.sharing.rooms,
         ),
-        Mosaic(backend.queries, mosaic.Options(on_error)),
+        Mosaic(backend.queries, mosaic.Options(on_error, max_depth=settings.max_depth)),
         Scoot(
             Services(
                 *(contexts, backend.queries, backend.catalog, Statements(backend.workers)),
-                *(on_error, encoding),
+                *(on_error, encoding, settings.max_depth),
             )
         ),
-        VibeSQL(backend.queries, backend.catalog, vibesql.Options(on_error, encoding)),
-        Live(backend.watch.subscription, on_error),
+        VibeSQL(
+            *(backend.queries, backend.catalog),
+            vibesql.Options(on_error, encoding, settings.max_depth),
+        ),
+        Live(backend.watch.subscription, on_error, settings.max_depth),
         Ops(__version__, status, backend.meters.exposition, backend.probe.complaint),
     ]
 
@@ -314,7 +320,7 @@ async def _listen(
     binding: Binding,
     gate: Gate,
     meters: Meters,
-    beside: Callable[[], Awaitable[None]],
+    beside: Callable[..., Awaitable[None]],
     interrupt: Callable[[], None],
     listening: Callable[[Sequence[str]], None],
     stop: Stop,
@@ -330,7 +336,7 @@ async def _listen(
                 await listener.serve(binding.sockets, task_status=task_status)
                 nursery.cancel_scope.cancel()  # all have ended; nobody is left to be stopped
 
-            nursery.start_soon(beside)
+            await nursery.start(beside)
             await nursery.start(run)
             listening(binding.urls)
             await _drain(listener, nursery.cancel_scope, interrupt, settings.grace, stop)

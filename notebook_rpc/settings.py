@@ -189,7 +189,7 @@ class Settings:
         _text,
         "DRIVER",
         "a driver of databases that clients may register; '' for none"
-        " (default: duckdb, sqlite, postgres, odbc)",
+        " (default: duckdb, sqlite, postgres)",
         commas=True,
     )
     allowed_reference: tuple[str, ...] = _setting(
@@ -282,7 +282,7 @@ class Settings:
     )
     max_batch: int = _setting(1000, _positive, "N", "requests in a JSON-RPC batch")
     max_depth: int = _setting(
-        128, _depth, "N", "arrays and objects inside each other in a JSON-RPC message"
+        128, _depth, "N", "arrays and objects inside each other in JSON that is sent"
     )
     max_sql: int = _setting(1024 * 1024, size, "SIZE", "size of a SQL text, in characters")
     max_message: int = _setting(

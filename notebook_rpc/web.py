@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, values as they were sent, in order."""
 
+# Exactly this, without parameters: ADONotebook.CLI compares the whole value.
+JSON: Final[Headers] = ((b"content-type", b"application/json"),)
+RETRY_AFTER: Final[Headers] = ((b"retry-after", b"1"),)
+"""With 503, for whom it is worth while to come again: in seconds."""
+
 
 @dataclass(slots=True)
 class Request:
@@ -39,6 +44,9 @@ class Request:
     parameters: Mapping[str, str] = field(default_factory=dict)
     user: User = ANYBODY
     remote: str = ""
+    _arguments: Mapping[str, str] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, *name* in lower case; several are joined as RFC 9110, 5.3 says."""
@@ -47,9 +55,23 @@ class Request:
             return values[0].decode("latin-1")
         return b", ".join(values).decode("latin-1") if values else None
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is said to be JSON."""
+        media_type = (self.header(b"content-type") or "").partition(";")[0]
+        return media_type.strip().lower() == "application/json"
+
+    @property
+    def arguments(self) -> Mapping[str, str]:
+        """Those in the query, as it was when they were first asked for; of several with one name
+        the last."""
+        if self._arguments is None:
+            parsed = parse_qs(self.query, keep_blank_values=True)
+            self._arguments = {name: values[-1] for name, values in parsed.items()}
+        return self._arguments
+
     def argument(self, name: str) -> str | None:
-        """The value of an argument in the query, the last one of several."""
-        return parse_qs(self.query, keep_blank_values=True).get(name, [None])[-1]
+        return self.arguments.get(name)
 
 
 Send: TypeAlias = Callable[[bytes], Awaitable[None]]

@@ -4,9 +4,11 @@ are tried on a server, in end_to_end/test_scripts.py."""
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from contextvars import copy_context
 from pathlib import Path
@@ -85,6 +87,38 @@ def test_installed_modules_may_be_read_and_not_written(inside: Path) -> None:
 def test_programs_are_refused(inside: Path) -> None:
     with guarded(Guard([inside])), pytest.raises(PermissionError, match="start no programs"):
         subprocess.run([sys.executable, "--version"], check=False)
+
+
+def test_folders_are_removed_from_wherever_one_is(inside: Path) -> None:
+    outside = inside.parent / "outside"
+    with guarded(Guard([inside])):
+        with tempfile.TemporaryDirectory(dir=inside) as folder:
+            Path(folder, "a", "b").mkdir(parents=True)
+            Path(folder, "a", "b", "file").touch()
+        assert not Path(folder).exists()
+        (inside / "a" / "b").mkdir(parents=True)
+        shutil.rmtree(inside / "a")  # which has no second way, as the one before has
+        here = os.open(inside, os.O_RDONLY)
+        try:
+            os.rename("file", "again", src_dir_fd=here, dst_dir_fd=here)
+            os.remove("again", dir_fd=here)
+            with pytest.raises(PermissionError, match="outside of"):
+                os.remove("../outside", dir_fd=here)
+            with pytest.raises(PermissionError, match="not by way of"):
+                os.open("../outside", os.O_RDONLY, dir_fd=here)
+        finally:
+            os.close(here)
+        with pytest.raises(PermissionError):
+            shutil.rmtree(inside.parent / "inside2")
+    assert outside.exists()
+    assert (inside.parent / "inside2").exists()
+
+
+def test_a_uri_is_no_way_out(inside: Path) -> None:
+    outside = inside.parent / "made.db"
+    with guarded(Guard([inside])), pytest.raises(PermissionError, match="no URI"):
+        sqlite3.connect(f"file:{outside}?mode=rwc", uri=True)
+    assert not outside.exists()
 
 
 def test_it_goes_with_the_context_and_not_with_the_thread(inside: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from notebook_rpc.errors import (
 )
 from notebook_rpc.model import Stability
 from notebook_rpc.sansio.tokens import ANYBODY, User
+from notebook_rpc.services import _watch_query
 from notebook_rpc.services.connections import Connections
 from notebook_rpc.services.workers import Workers
 from notebook_rpc.settings import ConfigError, Settings
@@ -76,7 +78,7 @@ async def firm(settings: Settings = SETTINGS) -> AsyncIterator[Firm]:
     firm = Firm(settings)
     await firm.backend.open()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(firm.backend.run)
+        await nursery.start(firm.backend.run)
         yield firm
         nursery.cancel_scope.cancel()
     await firm.backend.close()
@@ -134,9 +136,9 @@ class TestRights:
 
 
 class TestLiveQueries:
-    async def test_a_write_by_anybody_is_seen(self) -> None:
+    async def test_a_write_by_anybody_is_seen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_watch_query, "FRESH", math.inf)  # who comes later wants no look
         async with firm() as ours:
-            await wait_all_tasks_blocked()
             backend = ours.backend
             async with backend.watch.subscription("default", "rows 1") as subscription:
                 assert b"event: initial" in b"".join(await subscription.events())
@@ -152,19 +154,18 @@ class TestLiveQueries:
                             await trio.lowlevel.checkpoint()
                 looks = ours.runs("rows 1")
                 await backend.queries("sales", ANYBODY).execute("count 1")
-                await trio.sleep(0.2)
-                assert ours.runs("rows 1") == looks
+                # Whoever subscribes waits for all looks that are due.
+                async with backend.watch.subscription("default", "rows 1"):
+                    assert ours.runs("rows 1") == looks
 
     async def test_it_cannot_write(self) -> None:
         async with firm() as ours:
-            await wait_all_tasks_blocked()
             with pytest.raises(QueryError, match="for reading only"):
                 async with ours.backend.watch.subscription("default", "count 1"):
                     pytest.fail("it has subscribed")
 
     async def test_together_they_have_one_client_s_share_of_the_connections(self) -> None:
         async with firm(replace(SETTINGS, max_pool=8)) as ours, trio.open_nursery() as nursery:
-            await wait_all_tasks_blocked()
             ours.databases["sales"].gates["execute"] = gate = Gate()
 
             async def subscribe(number: int) -> None:
@@ -181,6 +182,36 @@ class TestLiveQueries:
                 while not all(ours.runs(f"rows {number}", "sales") for number in range(1, 6)):
                     await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
+
+
+class TestAnotherDatabaseOfTheName:
+    async def test_who_was_there_before_goes_on_with_it(self) -> None:
+        async with firm() as ours:
+            queries = ours.backend.queries("sales", ANYBODY)
+            catalog = ours.backend.catalog("sales", ANYBODY)
+            await queries.execute("count 1")
+            await catalog.tables()
+            before, after = ours.databases["sales"], FakeDatabase()
+            await ours.backend.put("sales", lambda: after, "other")
+            for _ in range(2):
+                await queries.execute("count 1")
+                await catalog.tables()
+            assert [len(each.connections) for each in (before, after)] == [1, 1]
+
+    async def test_a_slow_reader_of_the_one_before_reads_on(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("notebook_rpc.services.queries.UNREAD", 0.0)
+        async with firm(replace(SETTINGS, max_pool=1)) as ours:
+            asked = ours.backend.queries("sales", ANYBODY).json("rows 200000")
+            rows = 0
+            async with asked as answer:
+                await answer.read()
+                await ours.backend.put("sales", FakeDatabase, "other")
+                while await answer.read():
+                    await wait_all_tasks_blocked()
+                    rows = answer.row_count
+            assert rows == 200_000
 
 
 class TestLimits:

@@ -57,14 +57,17 @@ def test_what_is_added_is_there_as_it_was_given(file: Persisted) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_only_this_user_can_read_it(file: Persisted) -> None:
+def test_only_this_user_can_read_it(tmp_path: Path) -> None:
+    home = tmp_path / "a" / "b"
+    file = Persisted.of("mine", {"XDG_CONFIG_HOME": str(home)})
     before = os.umask(0)
     try:
         file.add("default", "sales", URL)
     finally:
         os.umask(before)
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
+    for folder in (file.path.parent, home / "notebook-rpc", home, home.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
@@ -121,6 +124,39 @@ def test_what_cannot_be_written_changes_nothing(
         file.add("default", "other", URL)
     assert file.path.read_text() == before
     assert sorted(each.name for each in file.path.parent.iterdir()) == ["mine.json", "mine.lock"]
+
+
+LEFT = "mine.abc_1234.part"  # as tempfile calls them
+
+
+@pytest.mark.parametrize("touch", ["load", "add"])
+def test_what_a_killed_server_was_writing_is_removed(file: Persisted, touch: str) -> None:
+    others = ["mine.more.abc_1234.part", "mine.part", "notes.abc_1234.part"]
+    write(file, "{}")
+    for name in (LEFT, *others):
+        file.path.with_name(name).write_text(URL)
+    file.load() if touch == "load" else file.add("default", "sales", URL)
+    left = {each.name for each in file.path.parent.iterdir()}
+    assert left == {"mine.json", "mine.lock", *others}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locks")
+def test_what_another_server_is_writing_is_not(
+    file: Persisted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(persisted, "PAUSE", 0.0)
+    file.add("default", "sales", URL)
+    part = file.path.with_name(LEFT)
+    part.write_text(URL)
+    with file.path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert file.load() == {"sales": URL}
+        assert part.exists()
+    assert "cannot remove" in caplog.text
+    file.load()
+    assert not part.exists()
 
 
 def test_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:

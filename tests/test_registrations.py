@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+ODBC = "mssql+pyodbc://u:p@h:1433/d?driver=ODBC+Driver+17+for+SQL+Server"
+
+
 class Opens:
     """A driver that remembers what it was to open, and can be bounded."""
 
@@ -50,9 +53,8 @@ def opened(driver: Opens, url: str, settings: Settings | None = None) -> dict[st
 
 @pytest.mark.parametrize(
     "url",
-    ["duckdb:///a.db", "sqlite://", "mssql+pyodbc://u:p@h:1433/d?driver=ODBC+Driver+17+for+SQL+Server",
-     "postgresql+psycopg://u@h/d"],
-)  # fmt: skip
+    ["duckdb:///a.db", "sqlite://", "postgresql+psycopg://u@h/d"],
+)
 def test_databases_of_these_drivers_may_be_registered(driver: Opens, url: str) -> None:
     opened(driver, url)
     assert driver.opened[-1][1] is False
@@ -66,11 +68,11 @@ def test_it_is_told_where_it_is_and_by_what_means(driver: Opens) -> None:
     assert "s3cret" not in repr(prepared.address)
 
 
-@pytest.mark.parametrize("url", ["dbapi:sqlite3", "mysql://h/d", "fake://", "xx://"])
+@pytest.mark.parametrize("url", ["dbapi:sqlite3", "mysql://h/d", "fake://", "xx://", ODBC])
 def test_others_only_if_the_operator_says_so(driver: Opens, url: str) -> None:
-    with pytest.raises(Forbidden, match="duckdb, sqlite, postgres, odbc; see --register"):
+    with pytest.raises(Forbidden, match="duckdb, sqlite, postgres; see --register"):
         prepare(Settings(), url)
-    prepare(Settings(register=("dbapi", "fake", "xx")), url)
+    prepare(Settings(register=("dbapi", "fake", "xx", "odbc")), url)
     for registered in (("",), ("sqlite",)):
         with pytest.raises(Forbidden, match="--register"):
             prepare(Settings(register=registered), url)
@@ -125,22 +127,49 @@ class TestReferences:
     def test_libpq_finds_no_password_of_the_user_who_runs_the_server(self, driver: Opens) -> None:
         found = opened(driver, "postgresql://u@evil.example/d")
         assert (found["password"], found["passfile"]) == ("", os.devnull)
-        given = opened(driver, "postgresql://u:own@h/d?passfile=x")
-        assert (given["password"], given["passfile"]) == ("own", "x")
+        given = opened(driver, "postgresql://u:own@h/d")
+        assert (given["password"], given["passfile"]) == ("own", os.devnull)
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["duckdb:///a?allow_unsigned_extensions=true", "duckdb:///a?Allow_Unsigned_Extensions=1",
-     "odbc:///?driver=/tmp/evil.so", "odbc:///?Driver=%5C%5Chost%5Cevil.dll",
-     "odbc:///?odbc_connect=Database%3Dx%3B%20DRIVER%20%3D%7B/tmp/evil.so%7D",
-     "odbc:///?odbc_connect=FILEDSN%3Dx", "odbc:///?FileDSN=/tmp/x", "odbc:///?SaveFile=/tmp/x&driver=y",
-     "mssql+pyodbc://h/d?driver=/tmp/evil.so"],
+    ("url", "name"),
+    [("duckdb:///a?enable_external_access=true", "enable_external_access"),
+     ("postgresql://u@h/d?hostaddr=127.0.0.1", "hostaddr"),
+     ("odbc:///:memory:?driver=SQLite3&LoadExt=/tmp/x.so", "LoadExt")],
 )  # fmt: skip
-def test_nothing_is_loaded_that_lies_in_a_file(driver: Opens, url: str) -> None:
-    with pytest.raises(Forbidden):
-        prepare(Settings(), url)
+def test_no_property_but_these_few_is_for_clients(driver: Opens, url: str, name: str) -> None:
+    with pytest.raises(Forbidden, match=f"property '{name}': not in a URL of a client"):
+        prepare(Settings(register=("duckdb", "postgres", "odbc")), url)
     assert driver.opened == []
+
+
+def test_a_reference_that_is_allowed_is_judged_as_a_value(
+    driver: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "a;b}")
+    settings = Settings(register=("odbc",), allowed_reference=("TOKEN",))
+    given = opened(driver, "odbc://u:${TOKEN}@h/d?driver=x", settings)
+    assert given["password"] == "a;b}"
+
+
+FEW = {"threads": "2", "async_threads": "1"}
+
+
+class TestThreads:
+    def test_each_duckdb_has_few(self, driver: Opens) -> None:
+        assert opened(driver, "duckdb://") == FEW
+        assert opened(driver, "duckdb:///a.db?threads=3")["threads"] == "3"
+        assert opened(driver, "duckdb:///a.db")["threads"] == "2"
+        assert opened(driver, "sqlite:///a.db") == {"database": "a.db"}
+
+    def test_but_one_of_the_server_is_opened_as_the_server_has_it(
+        self, driver: Opens, tmp_path: Path
+    ) -> None:
+        """Or DuckDB would say that it has been opened with a different configuration."""
+        settings = Settings(url=f"duckdb:///{tmp_path}/a.db")
+        url = f"duckdb:///{tmp_path}/x/../a.db"
+        assert opened(driver, url, settings) == {"database": f"{tmp_path}/x/../a.db"}
+        assert opened(driver, "duckdb://", Settings(url=":memory:")) == FEW
 
 
 class TestAllowedPaths:
@@ -157,9 +186,8 @@ class TestAllowedPaths:
         opened(driver, "duckdb://", settings)
 
     @pytest.mark.parametrize(
-        "name", ["../a.db", "x/../../a.db", "link/a.db", "/etc/a.db", "a.db?mode=ro",
-                 "a.db?attach.x=/etc/b"]
-    )  # fmt: skip
+        "name", ["../a.db", "x/../../a.db", "link/a.db", "/etc/a.db", "a.db?mode=ro"]
+    )
     def test_any_other_is_not(self, driver: Opens, folder: Path, name: str) -> None:
         folder.joinpath("link").symlink_to(folder.parent)
         url = f"sqlite:///{name}" if name.startswith("/") else f"sqlite:///{folder}/{name}"
@@ -177,6 +205,17 @@ class TestAllowedPaths:
         with pytest.raises(Forbidden, match="must be a file"):
             prepare(Settings(allowed_paths=(str(folder),)), f"duckdb:///{name}")
         assert driver.opened == []
+
+    @pytest.mark.parametrize("name", [":memory:/../../a.db", ":memory:evil", ":memory:/a.db"])
+    def test_what_only_begins_like_a_database_in_memory_is_not(
+        self, driver: Opens, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(folder.parent)
+        settings = Settings(allowed_paths=(str(folder),))
+        with pytest.raises(Forbidden, match="in none of the folders"):
+            prepare(settings, f"sqlite:///{name}")
+        assert driver.opened == []
+        assert opened(driver, "sqlite:///:memory:", settings) == {"database": ":memory:"}
 
     def test_no_files_at_all_leaves_those_in_memory(self, driver: Opens, folder: Path) -> None:
         settings = Settings(allowed_paths=("",))

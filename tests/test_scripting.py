@@ -6,20 +6,25 @@ import json
 import logging
 import sys
 import textwrap
+import threading
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from notebook_rpc import references
 from notebook_rpc.backend import Backend
-from notebook_rpc.errors import HandlerTimeout
+from notebook_rpc.errors import Busy, HandlerTimeout
 from notebook_rpc.scripting import Scripting
 from notebook_rpc.services.connections import Connections
+from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.workers import Workers
 from notebook_rpc.settings import ConfigError, Settings
-from notebook_rpc.web import Request, Response, Route
+from notebook_rpc.web import WEBSOCKET, Request, Response, Route
+from tests.surfaces.fakes import Socket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -28,7 +33,13 @@ if TYPE_CHECKING:
     from notebook_rpc.web import Surface
 
 SETTINGS: dict[str, Any] = {"url": "duckdb://", "connection": ("lite=sqlite://",), "cache_size": 0}
+LIMIT, WAITING = 8, 2
 HEAD = "from notebook_rpc import runtime\nfrom notebook_rpc.runtime import http, sql\n"
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notebook_rpc.scripting.LOOK", 0.02)
 
 
 def write(folder: Path, script: str) -> None:
@@ -41,7 +52,7 @@ async def scripting(
 ) -> AsyncIterator[Scripting]:
     write(folder, script)
     settings = Settings(**(SETTINGS | {"routes": (str(folder / "setup.py"),)} | more))
-    workers = Workers(limit=8, spare=2)
+    workers = Workers(LIMIT, spare=2, max_waiting=WAITING)
     connections = Connections(references.openers(settings), workers)
     await connections.open("default")
     backend = Backend(settings, connections, references.engines(settings), workers)
@@ -57,9 +68,13 @@ async def scripting(
         workers.close()
 
 
+async def answer(found: Scripting, path: str, method: str = "GET") -> Response:
+    handlers = {(route.method, route.path): route.handler for route in found.surface.routes()}
+    return await handlers[method, path](Request(method, path, "", ()))
+
+
 async def ask(found: Scripting, path: str = "/x") -> Any:
-    handlers = {route.path: route.handler for route in found.surface.routes()}
-    response = await handlers[path](Request("GET", path, "", ()))
+    response = await answer(found, path)
     assert isinstance(response.body, bytes)
     return json.loads(response.body)
 
@@ -155,20 +170,117 @@ async def test_sessions_wait_for_each_other(tmp_path: Path) -> None:
     script = """
         import trio
         entered = []
+        go = trio.Event()
 
         @http.get("/x")
         async def x(request):
             async with sql.session() as one:
                 entered.append(1)
-                await trio.sleep(0.05)
+                await go.wait()
                 entered.append(-1)
             return http.json(200, entered)
+
+        @http.get("/entered")
+        async def so_far(request):
+            return http.json(200, entered)
+
+        @http.get("/go")
+        async def let_go(request):
+            go.set()
+            return http.json(200, None)
     """
-    async with scripting(tmp_path, script, max_pool=1) as found, trio.open_nursery() as nursery:
-        for _ in range(3):
-            nursery.start_soon(ask, found)
-        await until(lambda: len(nursery.child_tasks) == 0)
-        assert (await ask(found)) == [1, -1] * 4
+    async with scripting(tmp_path, script, max_pool=1) as found:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask, found)
+            await wait_all_tasks_blocked()
+            assert await ask(found, "/entered") == [1]
+            await ask(found, "/go")
+        assert await ask(found, "/entered") == [1, -1] * 3
+
+
+async def test_sessions_that_wait_for_each_other_are_told_in_the_end(tmp_path: Path) -> None:
+    script = """
+        @http.websocket("/x")
+        async def x(client):
+            try:
+                async with sql.session():
+                    async with sql.session():
+                        await client.send("two")
+            except runtime.SqlError as exc:
+                await client.send(exc.slug)
+
+        @http.get("/x")
+        async def one(request):
+            async with sql.session() as session:
+                return http.json(200, len(await session.query("select 1")))
+    """
+    async with scripting(tmp_path, script, max_pool=1, handler_timeout=0.1) as found:
+        response = await answer(found, "/x", WEBSOCKET)
+        assert response.conversation is not None
+        socket = Socket()
+        with trio.fail_after(5):
+            await response.conversation(socket)
+        assert await socket.hear() == "busy"
+        assert await ask(found) == 1
+
+
+async def test_what_fails_to_be_a_session_takes_no_place(tmp_path: Path) -> None:
+    script = """
+        @http.websocket("/x")
+        async def x(client):
+            for _ in range(3):
+                try:
+                    async with sql.session("none"):
+                        pass
+                except runtime.SqlError as exc:
+                    await client.send(exc.slug)
+            async with sql.session() as session:
+                try:
+                    await session.__aenter__()
+                except RuntimeError as exc:
+                    await client.send(str(exc))
+            async with session, sql.session():
+                await client.send("open again")
+    """
+    async with scripting(tmp_path, script, max_pool=2, handler_timeout=0.1) as found:
+        response = await answer(found, "/x", WEBSOCKET)
+        assert response.conversation is not None
+        socket = Socket()
+        await response.conversation(socket)
+        assert list(socket.sent) == [
+            *(["unknown-connection"] * 3),
+            *("the session is open already", "open again"),
+        ]
+
+
+async def test_one_session_that_does_not_close_keeps_no_other_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = """
+        @http.get("/x")
+        async def x(request):
+            for _ in range(2):
+                await sql.session().__aenter__()
+            return http.json(200, "left open")
+
+        @http.get("/two")
+        async def two(request):
+            async with sql.session(), sql.session():
+                return http.json(200, "two")
+    """
+    close = Lane.close
+
+    async def fails(lane: Lane) -> None:
+        await close(lane)
+        raise ValueError("no way")
+
+    async with scripting(tmp_path, script, max_pool=2, handler_timeout=0.1) as found:
+        with monkeypatch.context() as broken:
+            broken.setattr(Lane, "close", fails)
+            assert await ask(found) == "left open"
+        assert caplog.text.count("ValueError: no way") == 2
+        assert await ask(found, "/two") == "two"
 
 
 async def test_routes_of_others_are_taken(tmp_path: Path) -> None:
@@ -251,12 +363,100 @@ async def test_what_is_imported_late_is_watched_too(tmp_path: Path) -> None:
 
 
 async def test_a_first_script_may_take_its_time(tmp_path: Path) -> None:
-    script = """
-        import time
-        time.sleep(0.3)
+    began, gate = tmp_path / "began", tmp_path / "gate"
+    script = f"""
+        import pathlib, time
+        pathlib.Path({str(began)!r}).touch()
+        while not pathlib.Path({str(gate)!r}).exists():
+            time.sleep(0.001)
         http.get("/x", lambda request: http.json(200, "late"))
     """
-    async with scripting(tmp_path, script, handler_timeout=0.1) as found:
+    quick = 'http.get("/x", lambda request: http.json(200, "quick"))'
+    async with scripting(tmp_path, quick, handler_timeout=0.1) as found:
+        write(tmp_path, script)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.load)
+            await until(began.exists)
+            with pytest.raises(HandlerTimeout):
+                await found.load(0.1)  # one that has as long as a handler
+            assert await ask(found) == "quick"
+            gate.touch()
         assert await ask(found) == "late"
-        with pytest.raises(HandlerTimeout):
-            await found.load(0.1)
+
+
+async def test_edits_are_seen_though_no_statement_may_begin_or_wait(tmp_path: Path) -> None:
+    refreshed: list[bool] = []
+    go = threading.Event()
+    async with (
+        scripting(tmp_path, 'http.get("/x", lambda request: http.json(200, "old"))') as found,
+        trio.open_nursery() as nursery,
+    ):
+        taken = found._backend.workers  # noqa: SLF001  # to take all of its places
+        for _ in range(LIMIT + WAITING):
+            nursery.start_soon(taken.run, partial(go.wait, 10))
+        await wait_all_tasks_blocked()
+        with pytest.raises(Busy):
+            await taken.run(go.wait)
+        nursery.start_soon(found.reload, lambda: refreshed.append(True))
+        write(tmp_path, 'http.get("/x", lambda request: http.json(200, "new"))')
+        await until(lambda: bool(refreshed))
+        assert await ask(found) == "new"
+        go.set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_whatever_an_edit_does_the_next_one_is_seen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refreshed: list[bool] = []
+
+    def refresh() -> None:
+        refreshed.append(True)
+        if len(refreshed) == 1:
+            raise ZeroDivisionError
+
+    async with (
+        scripting(tmp_path, 'http.get("/x", lambda request: http.json(200, "old"))') as found,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(found.reload, refresh)
+        write(tmp_path, "raise KeyboardInterrupt")
+        await until(lambda: "setup.py:3: KeyboardInterrupt" in caplog.text)
+        write(tmp_path, 'http.get("/x", lambda request: http.json(200, "new"))')
+        await until(lambda: "ZeroDivisionError" in caplog.text)
+        write(tmp_path, 'http.get("/x", lambda request: http.json(200, "newer"))')
+        await until(lambda: len(refreshed) == 2)
+        assert await ask(found) == "newer"
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_edit_that_finds_no_thread_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refreshed: list[bool] = []
+    script = """
+        import threading
+        go = threading.Event()
+
+        @http.get("/x")
+        def x(request):
+            go.wait(10)
+            return http.json(200, "old")
+
+        @http.get("/go")
+        async def let_go(request):
+            go.set()
+            return http.json(200, None)
+    """
+    async with (
+        scripting(tmp_path, script, max_handlers=1, handler_timeout=0.05) as found,
+        trio.open_nursery() as nursery,
+    ):
+        assert (await answer(found, "/x")).status == 504  # left behind, with its thread
+        nursery.start_soon(found.reload, lambda: refreshed.append(True))
+        write(tmp_path, 'http.get("/x", lambda request: http.json(200, "new"))')
+        await until(lambda: "the routes stay as they were: all 1 handlers" in caplog.text)
+        await ask(found, "/go")
+        await until(lambda: bool(refreshed))
+        assert await ask(found) == "new"
+        nursery.cancel_scope.cancel()

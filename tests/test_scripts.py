@@ -80,12 +80,15 @@ HANDLERS = """
         ('http.not_found("handlers.known")\nhttp.not_found("handlers.known")', 4, "two handlers"),
         ('http.middleware("handlers.two")', 3, "must take one argument"),
         ('http.route("/x", "handlers.known", ["BREW"])', 3, "there are no routes for BREW"),
+        ('http.route("/x", "handlers.knwn", ["PUT"])', 3, "did you mean 'known'?"),
+        ('http.route("/x", methods=["PUT"])(5)', 3, "5 is no function"),
         ("\n\nraise ValueError('no way')", 5, "ValueError: no way"),
         ("def f(:", 3, "invalid syntax"),
         ("import nothing_of_this_name", 3, "ModuleNotFoundError: No module named"),
         ("import scriptling.kv", 3, "no 'scriptling.kv' here"),
         ("from .. import above", 3, "beyond"),
         ("raise SystemExit(3)", 3, "SystemExit: 3"),
+        ("raise KeyboardInterrupt('no')", 3, "KeyboardInterrupt: no"),
         ("from notebook_rpc.runtime import sql\nsql.query('select 1')", 4, "no request here"),
     ],
 )
@@ -128,6 +131,20 @@ def test_two_servers_with_modules_of_one_name_do_not_notice_each_other(tmp_path:
     assert "handlers" not in sys.modules
     assert str(tmp_path / "one") not in sys.path
     assert all(name.startswith("notebook_rpc.script_") for name in set(sys.modules) - before)
+
+
+@pytest.mark.parametrize("register", ["get('/{0}', ", "route('/{0}', methods=['GET'], handler="])
+def test_a_name_is_looked_up_in_the_folder_of_the_script_that_says_it(
+    tmp_path: Path, register: str
+) -> None:
+    for name in ("one", "two"):
+        write(
+            tmp_path / name,
+            setup="from notebook_rpc.runtime import http\n"
+            f"http.{register.format(name)}'handlers.f')",
+            handlers=f"def f(request): return {name!r}",
+        )
+    assert answers(load(tmp_path, "one/setup", "two/setup")) == ["one", "two"]
 
 
 def test_scripts_of_one_folder_share_its_modules(tmp_path: Path) -> None:

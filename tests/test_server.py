@@ -18,7 +18,7 @@ import trio.testing
 
 from notebook_rpc import plugins, server
 from notebook_rpc.binding import CannotBind, Refused
-from notebook_rpc.errors import DatabaseUnavailable
+from notebook_rpc.errors import Busy, DatabaseUnavailable
 from notebook_rpc.gate import Gate
 from notebook_rpc.server import CannotClose, Stop, serve
 from notebook_rpc.settings import ConfigError, Settings
@@ -409,3 +409,12 @@ def test_each_limit_of_the_transport_has_a_setting_of_its_own(setting: str, limi
     after = server._limits(replace(SETTINGS, **changed))  # noqa: SLF001
     differing = {each.name: getattr(after, each.name) for each in fields(after)}
     assert differing.items() - asdict(before).items() == {(limit, 77)}
+
+
+async def test_scripts_that_get_no_thread_end_the_start_in_one_line() -> None:
+    class NoThread:
+        async def load(self) -> None:
+            raise Busy("no thread for a setup script")
+
+    with pytest.raises(ConfigError, match=r"^--routes: no thread for a setup script$"):
+        await server._loaded(NoThread(), Stop.never())  # type: ignore[arg-type]  # noqa: SLF001  # no system without threads

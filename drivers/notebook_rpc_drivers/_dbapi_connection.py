@@ -20,15 +20,10 @@ from notebook_rpc.errors import (
 )
 from notebook_rpc.model import ResultColumn, Transaction, unique_names
 from notebook_rpc.sansio.placeholders import bind
-from notebook_rpc.sansio.sqltext import (
-    POSTGRES,
-    SQLITE,
-    statements,
-    transaction_control,
-)
+from notebook_rpc.sansio.sqltext import POSTGRES, SQLITE, statements, transaction_control
 from notebook_rpc_drivers import _dbapi_catalog, _dbapi_describe, _dbapi_errors
 from notebook_rpc_drivers import _dbapi_words as words
-from notebook_rpc_drivers._dbapi_facts import Begin, Catalog, Kill
+from notebook_rpc_drivers._dbapi_facts import Begin, Catalog
 from notebook_rpc_drivers._dbapi_result import AT_ONCE, Result
 from notebook_rpc_drivers._dbapi_types import type_name
 
@@ -61,12 +56,9 @@ class Connection:
         self._guard = threading.Lock()  # held while a statement is stopped, or begins or ends
         self._stoppable = self._interrupted = False
         self._begin = self.facts.begin or Begin.HELD_BACK
-        self._number: object = None
         with self.calling():
             if self.facts.begin in (None, Begin.SENT) and words.set_autocommit(raw, on=True):
                 self._begin = self.facts.begin or Begin.SWITCHED
-            if isinstance(database.stop, Kill):
-                ((self._number,),) = self._rows_of(database.stop.identify)
 
     @property
     def usable(self) -> bool:
@@ -192,7 +184,7 @@ class Connection:
 
     def abandon(self, cursor: Any, *, ended: bool) -> None:
         """Close *cursor*. Rows nobody wants are not waited for, if they can be stopped."""
-        if not ended and self.facts.busy and self._database.stop is not None:
+        if not ended and self.facts.busy:
             self._stop(cursor)
         try:
             cursor.close()
@@ -400,24 +392,4 @@ class Connection:
         return None
 
     def _stop(self, cursor: Any) -> None:
-        """Make the database stop what runs on this connection. Raises nothing."""
-        stop = self._database.stop
-        try:
-            if isinstance(stop, Kill):
-                self._database.tell(stop.sql.format(self._number))
-            elif stop is not None:
-                owner, _, method = stop.rpartition(".")
-                getattr(cursor if owner == "cursor" else self._raw, method)()
-        except Exception:  # a module of which we know nothing; the caller tries again
-            logger.debug("cannot interrupt a statement", exc_info=True)
-
-
-class Stoppable(Connection):
-    """A connection whose module can stop a statement."""
-
-    def interrupt(self) -> None:
-        # Held so long, no statement can begin or end: none is hit that was not meant.
-        with self._guard:
-            if self._stoppable and not self._closed:
-                self._interrupted = True
-                self._stop(self._running)
+        """Make the database stop what runs on this connection, if it can. Raises nothing."""

@@ -10,49 +10,43 @@ does: the binder says that.
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType
 
 from notebook_rpc.errors import Conflict, NotebookError, QueryError
-from notebook_rpc.model import (
-    Column,
-    ResultColumn,
-    Stability,
-    Table,
-    Transaction,
-    unique_names,
-)
+from notebook_rpc.model import Column, ResultColumn, Stability, Table, Transaction, unique_names
 from notebook_rpc_drivers import _duckdb_describe, _duckdb_stability, _duckdb_touched
+from notebook_rpc_drivers._duckdb_catalog import Catalog
+from notebook_rpc_drivers._duckdb_notes import Notes
 from notebook_rpc_drivers._duckdb_page import Page, part_of
-from notebook_rpc_drivers._duckdb_result import TEXT, VALUES, Json, Reading, Result
+from notebook_rpc_drivers._duckdb_parse import parsed
+from notebook_rpc_drivers._duckdb_result import (
+    TEXT,
+    VALUES,
+    Json,
+    Reading,
+    Result,
+    aliases,
+    result_of,
+)
 from notebook_rpc_drivers._duckdb_sql import (
     COLUMNS,
-    KEEPS_CATALOG,
-    LEAVES_NOTHING,
-    SAYS_TEMPORARY,
     TABLES,
     TAKEN_BACK,
     VIEWS,
-    begins,
     commits,
     own_sql_hidden,
-    position_in,
     quoted,
     translated,
     type_of,
-    which_statement,
     without_semicolon,
 )
-from notebook_rpc_drivers._touched import Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from notebook_rpc.model import Line, Parameters, Touched
     from notebook_rpc.schema import TableFacts
     from notebook_rpc_drivers._duckdb_arrow import ArrowResult
@@ -65,26 +59,14 @@ R = TypeVar("R", bound=Reading)
 Bound = list[object] | dict[str, object] | None
 
 
-def _matches(names: Sequence[str], row: Row) -> bool:
-    return all(name in ("", own) for name, own in zip(names, row, strict=False))
-
-
 class Connection:
-    """A session's cursor, and a sibling that is asked for the catalog while a result streams.
-
-    Until a streaming result has ended its connection can do nothing else, and the sibling
-    cannot see temporary or uncommitted objects. So what only the session sees is read just
-    before a stream begins: no statement can change it before the stream has ended.
-    """
-
-    computes_here: Literal[True] = True
+    """A session's cursor, its catalog, and notes of what has been done with it."""
 
     def __init__(self, root: DuckDBPyConnection, shapes: Shapes) -> None:
         self.shapes = shapes
-        self.changes = 0
-        self._written = Written()
+        self._notes = Notes(shapes)
         self._root = root
-        self._sibling: DuckDBPyConnection | None = None
+        self._catalog = Catalog(self, root, self._notes)
         self._result: Reading | Page | None = None
         self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
         self._busy: DuckDBPyConnection | None = None
@@ -93,16 +75,8 @@ class Connection:
     def _begin(self, *, counting: bool = True) -> None:
         """With a cursor that nobody has used; *counting*, if its progress is to be told."""
         self._own = self._root.cursor()
-        self._captured: dict[str, list[Row]] = {}
-        self._place: list[Row] = []  # captured, too
-        self._whole = False  # _captured is all there is to see
-        self._stale = False  # _captured is older than the last statement that may have changed it
-        self._in_transaction = False
-        self._failed = False  # and with it everything but its end
-        self._temporary = False  # it may have had a temporary object
-        self._changed = False  # the transaction has run such a statement
-        self._wrote = False  # the transaction has run a statement that is no read
-        self._left = False  # a statement may have left something that the next client would notice
+        self._catalog.begin()
+        self._notes.begin()
         self._counts_progress = False
         if not counting:
             return
@@ -182,22 +156,22 @@ class Connection:
             return self._run_noting(sql, None, VALUES).count
 
     def tables(self) -> list[Table]:
-        return [Table(*row) for row in self._catalog(TABLES)]
+        return [Table(*row) for row in self._catalog.rows(TABLES)]
 
     def views(self) -> list[Table]:
-        return [Table(*row) for row in self._catalog(VIEWS)]
+        return [Table(*row) for row in self._catalog.rows(VIEWS)]
 
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
-        return [Column(*row) for row in self._catalog(COLUMNS, catalog, schema, table)]
+        return [Column(*row) for row in self._catalog.rows(COLUMNS, catalog, schema, table)]
 
     def describe(self, table: Table, /) -> TableFacts:
-        return _duckdb_describe.describe(self._described, table)
+        return _duckdb_describe.describe(self._catalog.described, table)
 
     def schemas(self) -> list[str]:
-        return _duckdb_describe.schemas(self._described)
+        return _duckdb_describe.schemas(self._catalog.described)
 
     def databases(self) -> list[str]:
-        return [name for (name,) in self._beside(_duckdb_describe.DATABASES, [])]
+        return [name for (name,) in self._catalog.beside(_duckdb_describe.DATABASES, [])]
 
     def written(self, table: Table, /) -> str:
         return ".".join(quoted(part) for part in (table.catalog, table.schema, table.table) if part)
@@ -209,9 +183,9 @@ class Connection:
 
     @property
     def transaction(self) -> Transaction:
-        if not self._in_transaction:
+        if not self._notes.in_transaction:
             return Transaction.NONE
-        return Transaction.FAILED if self._failed else Transaction.OPEN
+        return Transaction.FAILED if self._notes.failed else Transaction.OPEN
 
     def rollback(self) -> bool:
         self._finish()
@@ -221,7 +195,7 @@ class Connection:
             except duckdb.TransactionException:
                 return False  # the engine knows better than our bookkeeping
             finally:
-                self._transaction_ended()
+                self._notes.transaction_ended()
         return True
 
     def reset(self) -> None:
@@ -233,30 +207,33 @@ class Connection:
             self._begin(counting=False)
 
     def stability(self, sql: str, /) -> Stability:
-        if self._left or self._in_transaction:
+        if self._notes.left or self._notes.in_transaction:
             return Stability.VOLATILE  # the sibling, which is asked, does not see what is meant
         try:
-            return _duckdb_stability.stability(self._beside, sql)
+            return _duckdb_stability.stability(self._catalog.beside, sql)
         except QueryError:
             return Stability.VOLATILE
 
     def reads(self, sql: str, /) -> Touched:
-        if self._left or self._in_transaction:
+        if self._notes.left or self._notes.in_transaction:
             return None  # as with ``stability``
         try:
-            return _duckdb_touched.reads(self._beside, sql)
+            return _duckdb_touched.reads(self._catalog.beside, sql)
         except QueryError:
             return None
 
+    @property
+    def changes(self) -> int:
+        return self._notes.changes
+
     def take_written(self) -> Touched:
-        return self._written.take()
+        return self._notes.written.take()
 
     def close(self) -> None:
         self._finish()
         with self.calling():
             self._own.close()  # and with it goes an open transaction
-            if self._sibling is not None:
-                self._sibling.close()
+            self._catalog.close()
 
     def interrupt(self) -> None:
         # Only who is busy: an interrupt that finds a stream between two fetches spoils it.
@@ -301,15 +278,15 @@ class Connection:
 
     def note_failure(self) -> None:
         """Find out whether an error has taken the open transaction with it."""
-        if self._in_transaction and not self._failed:
+        if self._notes.in_transaction and not self._notes.failed:
             try:
                 self._own.execute("SELECT 1").fetchall()  # to its end, or it is in the way
             except duckdb.TransactionException:
-                self._failed = True
+                self._notes.failed = True
 
     def end_stream(self) -> None:
         with self.calling():
-            self.abandon(in_transaction=self._in_transaction and not self._failed)
+            self.abandon(in_transaction=self._notes.in_transaction and not self._notes.failed)
 
     def abandon(self, *, in_transaction: bool = True) -> None:
         """Stop what runs, and leave the transaction around it as it is."""
@@ -341,28 +318,6 @@ class Connection:
             self._result.close()
             self._result = None
 
-    def _parse(self, sql: str) -> list[Statement]:
-        try:
-            sql.encode()
-        except UnicodeEncodeError as exc:
-            raise QueryError(f"the statement is not valid Unicode: {exc}") from exc
-        try:
-            with self.calling():
-                # Running a statement with a very long tail of these takes quadratic time.
-                statements = self._own.extract_statements(sql.rstrip("; \t\r\n"))
-        except QueryError as exc:
-            position = position_in(sql, str(exc))
-            number, total = which_statement(sql, position)
-            failure = exc
-            if total > 1:
-                before = f"statement {number} of {total}: " if number else ""
-                failure = QueryError(f"{before}{exc} (nothing ran)")
-            failure.position = position
-            raise failure from exc.__cause__
-        if not statements:
-            raise QueryError("no statement")
-        return statements
-
     def _run_noting(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         try:
             return self._run(sql, parameters, form)
@@ -372,19 +327,19 @@ class Connection:
 
     def _run(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         self._finish()
-        statements = self._parse(sql)
+        statements = parsed(self, sql)
         for number, statement in enumerate(statements, 1):
-            had_failed = self._failed
+            had_failed = self._notes.failed
             atomic = type_of(statement) in TAKEN_BACK | {StatementType.SELECT}
-            alone = atomic and not self._in_transaction and number == 1
-            self._note(statement)
+            alone = atomic and not self._notes.in_transaction and number == 1
+            self._notes.note(statement)
             before = after = ""
             if len(statements) > 1:
                 before = f"statement {number} of {len(statements)}: "
                 after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
             with self.calling(before=before, after=after, alone=alone):
                 if number < len(statements):
-                    self._note_write(statement)
+                    self._notes.note_write(statement)
                     self._own.execute(statement)
                     self._own.complete()  # to its last row: nextval() counts them all
                 else:
@@ -401,7 +356,7 @@ class Connection:
 
     def _last(self, statement: Statement, bound: Bound, form: Form[R]) -> R:
         if type_of(statement) != StatementType.SELECT:
-            self._note_write(statement)
+            self._notes.note_write(statement)
         elif not bound:
             self.ready_to_stream()
             if (again := form.again(self, statement.query)) is not None:
@@ -412,146 +367,27 @@ class Connection:
         names, types = unique_names(relation.columns), relation.types
         columns = [ResultColumn(name, str(kind)) for name, kind in zip(names, types, strict=True)]
         selected = form.select(names, types)
-        aliases = ", ".join(f"c{number}" for number in range(len(names)))
         if relation.type == "QUERY_RELATION":  # bound, but not run
             self.ready_to_stream()
             if selected is None:
                 return form.running(self, columns, statement, bound)
             query = without_semicolon(relation.sql_query())
-            wrapped = f"SELECT {selected} FROM ({query}\n) AS r({aliases})"  # noqa: S608
+            wrapped = f"SELECT {selected} FROM ({query}\n) AS r({aliases(columns)})"  # noqa: S608
             with own_sql_hidden():
                 return form.running(self, columns, wrapped, bound)
         if type_of(statement) == StatementType.SELECT:
-            self._note_write(statement)  # WITH ... INSERT, or it would not have run
-        # It has run, and must not run again. What it returned is known to this private name
-        # alone: RETURNING x AS "Count" and EXECUTE of a SELECT look just like a count.
-        returned = relation._return_type  # noqa: SLF001
-        if returned != "query_result":
-            counted = relation.fetchall() if returned == "changed_rows" else []
-            return form.counted(self, int(counted[0][0]) if counted else 0)
-        if selected is not None:
-            name = f"kept_{uuid.uuid4().hex}"  # a user's table of that name would be read instead
-            relation = relation.query(name, f"SELECT {selected} FROM {name} AS r({aliases})")  # noqa: S608
-            assert relation is not None  # noqa: S101  # only what returns no rows gives None
-        shape = [(column.column, column.datatype) for column in columns]
-        if shape == [("Success", "BOOLEAN")] and not relation.fetchall():
-            return form.counted(self, 0)  # CHECKPOINT
-        return form.kept(self, columns, relation)
-
-    def _note(self, statement: Statement) -> None:
-        """Remember what *statement*, which is about to run, may do to the catalog, and leave."""
-        kind = type_of(statement)
-        says_so = kind in SAYS_TEMPORARY and kind != StatementType.EXPLAIN
-        if kind not in LEAVES_NOTHING and not (says_so and "temp" not in statement.query.lower()):
-            self._left = True
-        if kind == StatementType.TRANSACTION:
-            if begins(statement):
-                self._in_transaction = True
-            else:
-                if self._wrote and commits(statement):
-                    self._written.commit()
-                    self.changes += 1
-                self._transaction_ended()
-        elif kind == StatementType.SET:
-            self._stale = True  # where names are looked for, perhaps
-        elif kind not in KEEPS_CATALOG:
-            self.shapes.clear()
-            self._stale = True
-            if kind not in SAYS_TEMPORARY or "temp" in statement.query.lower():
-                self._temporary = True
-            self._changed = self._in_transaction
-
-    def _note_write(self, statement: Statement) -> None:
-        """Of a statement that is not proven to be a read. In a transaction it is seen when that
-        is committed, unless it does what no ROLLBACK takes back."""
-        kind = type_of(statement)
-        if kind == StatementType.TRANSACTION:
-            return
-        tables = _duckdb_touched.written(kind, statement.query)
-        at_once = not self._in_transaction or kind not in TAKEN_BACK
-        self._written.note(tables, at_once=at_once)
-        self._wrote = self._in_transaction
-        self.changes += at_once
-        if not self._in_transaction:
-            self._written.commit()
-
-    def _transaction_ended(self) -> None:
-        self._stale |= self._changed
-        self._in_transaction = self._changed = self._failed = self._wrote = False
-        self._written.roll_back()
+            self._notes.note_write(statement)  # WITH ... INSERT, or it would not have run
+        return result_of(self, columns, relation, selected, form)
 
     def ready_to_stream(self) -> None:
         """To be called before a stream takes the cursor."""
-        if self._stale:
-            self._capture()
-
-    def _capture(self) -> None:
-        # A transaction sees what was committed when it began, so its own view is all of it.
-        kept = "" if self._changed else "WHERE database_name = 'temp'"
-        some = self._changed or self._temporary
-        # The engine lists every database before it leaves out all but one, columns above all:
-        # 100 ms for 100 000 of them. So what cannot be there is not asked for, and nothing twice.
-        schemas = self._all(_duckdb_describe.SCHEMAS, kept) if some else []
-        relations = self._all(_duckdb_describe.RELATIONS, kept) if some else []
-        facts = self._all(_duckdb_describe.FACTS, kept) if relations else []
-        self._captured = {
-            TABLES: sorted(row[:3] for row in relations if not row[3]),
-            VIEWS: sorted(row[:3] for row in relations if row[3]),
-            COLUMNS: [row[:5] for row in facts],
-            _duckdb_describe.RELATIONS: relations,
-            _duckdb_describe.FACTS: facts,
-            _duckdb_describe.SCHEMAS: schemas,
-        }
-        self._place = self._own.execute(_duckdb_describe.PLACE).fetchall()
-        self._whole = self._changed
-        self._stale = False
-
-    def _all(self, query: str, kept: str) -> list[Row]:
-        """All rows of a query of the catalog that are *kept*."""
-        every = [""] * query.count("?")
-        return self._own.execute(f"FROM ({query}) {kept}", every).fetchall()
+        if self._notes.stale:
+            self._catalog.capture()
 
     @property
-    def _streaming(self) -> bool:
+    def streaming(self) -> bool:
+        """Whether a result has the cursor, which can do nothing else before its end."""
         return self._result is not None and self._result.streaming
-
-    def _described(self, query: str, *names: str) -> list[Row]:
-        matches = _duckdb_describe.matches
-        if self._streaming and query == _duckdb_describe.PLACE and self._place:
-            return self._place  # which the sibling does not know
-        if self._streaming and query == _duckdb_describe.TABLE_FACTS:
-            facts = self._captured.get(_duckdb_describe.FACTS, [])
-            own = [row for row in facts if matches(names, row)]
-            if own or self._whole:
-                return own
-        return self._catalog(query, *names, matches=matches)
-
-    def _catalog(
-        self, query: str, *names: str, matches: Callable[[Sequence[str], Row], bool] = _matches
-    ) -> list[Row]:
-        if not self._streaming:
-            try:
-                # An interrupt would undo the transaction that is open, to save milliseconds.
-                with self.calling(undisturbed=self._in_transaction):
-                    return self._own.execute(query, names).fetchall()
-            except QueryError as exc:
-                if not isinstance(exc.__cause__, duckdb.TransactionException):
-                    raise
-            # The transaction has failed and can only be rolled back: to what others see.
-            return self._committed(query, names)
-        captured = [row for row in self._captured.get(query, []) if matches(names, row)]
-        if self._whole:
-            return captured
-        return sorted(self._committed(query, names) + captured, key=lambda row: row[:3])
-
-    def _committed(self, query: str, names: tuple[str, ...]) -> list[Row]:
-        return self._beside(query, list(names))
-
-    def _beside(self, query: str, values: list[Any]) -> list[Row]:
-        if self._sibling is None:
-            self._sibling = self._root.cursor()
-        with self.calling(self._sibling):
-            return self._sibling.execute(query, values).fetchall()
 
 
 def bindable(parameters: Parameters | None) -> Bound:

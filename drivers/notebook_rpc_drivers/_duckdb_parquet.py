@@ -4,18 +4,21 @@ A database of our own writes it, in memory and for this one statement, from the 
 client's query: so the file has the types that Arrow has here (docs/arrow.md), and it makes no
 difference that the client may reach no files, or only read. Neither may be loosened for it.
 
-What it refuses: to choose where the file is.
+What it refuses: to choose where the file is; and to let the database of our own meet an error of
+the stream or an interrupt, after which DuckDB 2.0 hangs at times, and no interrupt ends that. The
+client's query is interrupted, and what our database sees is that there are no more rows: it ends
+with the rows that it has, which takes as long as to write one group of them.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import nanoarrow
 from duckdb import Statement
 
+from notebook_rpc_drivers._arrow_stream import Lent
 from notebook_rpc_drivers._duckdb_arrow import Arrow, class_of, stop
 from notebook_rpc_drivers._duckdb_result import Reading
 from notebook_rpc_drivers._duckdb_sql import literal, quoted
@@ -27,11 +30,6 @@ if TYPE_CHECKING:
     from notebook_rpc_drivers._duckdb_connection import Bound, Connection
 
 _ROWS: Final = "rows"  # what the stream is called in our database
-
-# How it says that the stream has failed; behind it is what the client's query said.
-_FAILED: Final = re.compile(
-    rf"Invalid Input Error: reading the stream registered as '{_ROWS}' failed: "
-)
 
 
 class ParquetResult(Reading):
@@ -83,22 +81,23 @@ class Parquet:
         self, connection: Connection, columns: list[ResultColumn], submitted: Any
     ) -> ParquetResult:
         stream = nanoarrow.c_array_stream(submitted.arrow_capsule())
+        lent = Lent(stream)
         try:
-            rows = _write(stream, [column.column for column in columns], self._path)
-        except duckdb.Error as exc:
-            said, failed = _FAILED.subn("", str(exc))
-            raise (class_of(said) if failed else type(exc))(said) from exc
+            rows = _write(lent, [column.column for column in columns], self._path)
         finally:
             stop(connection, stream)
             connection.abandon()
+        if lent.failure is not None:
+            said = str(lent.failure)
+            raise class_of(said)(said) from lent.failure
         return ParquetResult(connection, columns, rows)
 
 
-def _write(stream: Any, names: list[str], path: str) -> int:
+def _write(stream: Lent, names: list[str], path: str) -> int:
     """How many rows there were."""
     # One thread: the stream has its own, and more would only hold more rows in memory.
     with duckdb.connect(":memory:", config={"threads": 1}) as own:
-        own.register(_ROWS, _Once(stream))
+        own.register(_ROWS, stream)
         selected = f"FROM {_ROWS} AS r({', '.join(map(quoted, names))})"
         # It must not be a file beside it that takes its name in the end: it may have none.
         copied = own.execute(
@@ -106,16 +105,3 @@ def _write(stream: Any, names: list[str], path: str) -> int:
         )
         ((rows,),) = copied.fetchall()
     return int(rows)
-
-
-class _Once:
-    """What the engine scans: a stream that can be read once."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __arrow_c_schema__(self) -> object:
-        return self._stream.get_schema().__arrow_c_schema__()
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._stream.__arrow_c_stream__(requested_schema)

@@ -30,6 +30,7 @@ from duckdb import Statement, StatementType
 
 from notebook_rpc.errors import QueryError
 from notebook_rpc_drivers._duckdb_connection import Connection, bindable
+from notebook_rpc_drivers._duckdb_parse import parsed
 from notebook_rpc_drivers._duckdb_sql import tokens, type_of
 
 if TYPE_CHECKING:
@@ -98,11 +99,11 @@ class ReadOnlyConnection(Connection):
         self._end_reading()
 
     def upload(self, *_: object) -> int:
-        raise QueryError("read-only users upload nothing")
+        raise QueryError("a read-only connection takes no uploads")
 
     def _run(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         self._finish()
-        statements = self._parse(sql)
+        statements = parsed(self, sql)
         try:
             self._begin_reading()
             for number, statement in enumerate(statements, 1):
@@ -164,7 +165,7 @@ class ReadOnlyConnection(Connection):
                         return explained
             raise _refused("can have queries explained, and nothing else")
         if kind == StatementType.MULTI:
-            raise _refused("name the values of a PIVOT: ON column IN (1, 2)")
+            raise _refused("needs the values of a PIVOT: ON column IN (1, 2)")
         if kind is None:  # UPDATE EXTENSIONS: a kind that has no name in Python
             raise _refused("can run queries, and nothing else")
         raise _refused(f"can run queries, and no {kind.name.replace('_', ' ')} statement")
@@ -190,7 +191,7 @@ def _binds_text(query: str) -> bool:
 
 def _refused(why: str) -> duckdb.Error:
     """As if the engine had said it, so that the error tells which of several statements it was."""
-    return duckdb.PermissionException(f"read-only users {why}")
+    return duckdb.PermissionException(f"a read-only connection {why}")
 
 
 def _explained(sql: str) -> Iterator[str]:

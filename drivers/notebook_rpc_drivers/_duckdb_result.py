@@ -8,6 +8,7 @@ What it refuses: to read on after an error, as if the rows behind it were the ne
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -305,3 +306,33 @@ def _json_reader(columns: list[ResultColumn]) -> Read:
 
 VALUES: Final = Rows(lambda _, types: values_of(types), lambda _: _as_they_are)
 TEXT: Final = Rows(text_of, lambda _: _lines)
+
+
+def aliases(columns: list[ResultColumn]) -> str:
+    """By place: names may be anything, and the same twice."""
+    return ", ".join(f"c{number}" for number in range(len(columns)))
+
+
+def result_of(
+    connection: Connection,
+    columns: list[ResultColumn],
+    relation: DuckDBPyRelation,
+    selected: str | None,
+    form: Form[R_co],
+) -> R_co:
+    """Of a statement that has run, and must not run again."""
+    # What it returned is known to this private name alone: RETURNING x AS "Count" and EXECUTE of
+    # a SELECT look just like a count.
+    returned = relation._return_type  # noqa: SLF001
+    if returned != "query_result":
+        counted = relation.fetchall() if returned == "changed_rows" else []
+        return form.counted(connection, int(counted[0][0]) if counted else 0)
+    if selected is not None:
+        name = f"kept_{uuid.uuid4().hex}"  # a user's table of that name would be read instead
+        chosen = relation.query(name, f"SELECT {selected} FROM {name} AS r({aliases(columns)})")  # noqa: S608
+        assert chosen is not None  # noqa: S101  # only what returns no rows gives None
+        relation = chosen
+    shape = [(column.column, column.datatype) for column in columns]
+    if shape == [("Success", "BOOLEAN")] and not relation.fetchall():
+        return form.counted(connection, 0)  # CHECKPOINT
+    return form.kept(connection, columns, relation)

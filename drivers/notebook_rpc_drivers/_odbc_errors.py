@@ -21,6 +21,7 @@ from notebook_rpc.errors import (
     NotebookError,
     NotSupported,
     QueryError,
+    UnknownTable,
 )
 
 _STATE: Final = re.compile(r"[0-9A-Z]{5}")
@@ -35,6 +36,7 @@ _LOST: Final = {"HYT01", "57P01", "57P02", "57P03", "57P05"}
 # MariaDB's client library: gone away, lost, lost with a reason, and a connection that is out of
 # step with its server; its server: shutting down, killed.
 _LOST_NUMBERS: Final = {2006, 2013, 2014, 2055, 1053, 1927}
+_NO_TABLE: Final = {"42S02", "42P01"}  # the latter PostgreSQL's, which its driver passes on
 _UNSUPPORTED: Final = {"0A000", "HYC00", "IM001", "0A001"}
 # 07 parameters, 21-23 data and constraints, 25 the transaction's state, 3D and 3F names, 42 syntax
 # and names, 44 CHECK OPTION, 45 and P0 raised by the statement itself.
@@ -98,6 +100,8 @@ def _kind(exc: Exception, state: str, number: int, *, interrupted: bool) -> type
         return DatabaseUnavailable
     if state in _UNSUPPORTED:
         return NotSupported
+    if state in _NO_TABLE:
+        return UnknownTable
     if state[:2] in _STATEMENT or isinstance(
         exc, pyodbc.ProgrammingError | pyodbc.DataError | pyodbc.IntegrityError
     ):

@@ -38,6 +38,7 @@ TEXTS: Final = _TYPES["text"].array_oid
 # intervals: a timedelta has no months, and a day of 25 hours is not one of 24.
 _JSON: Final = {"json", "jsonb"}
 _TIMES: Final = {"date", "time", "timetz", "timestamp", "timestamptz"}
+_TEXT_DIFFERS: Final = {"timetz", "timestamp", "timestamptz"}  # PostgreSQL's, from ISO 8601
 _NUMBERS: Final = {"int2", "int4", "int8", "oid", "float4", "float8", "numeric"}
 _AS_PSYCOPG: Final = _NUMBERS | {"bool", "bytea", "uuid"}
 
@@ -45,19 +46,20 @@ _AS_PSYCOPG: Final = _NUMBERS | {"bool", "bytea", "uuid"}
 _TIMESTAMP_TEXT: Final = 0xFFFF_FF01
 
 
-def _lenient(loader: type[abc.Loader]) -> type[Loader]:
-    """Infinity, the year 10000 and BC are no Python values: they stay text."""
+def _lenient(loader: type[abc.Loader], text: type[abc.Loader]) -> type[Loader]:
+    """Infinity, the year 10000 and BC are no Python values: they are what *text* makes of them."""
 
     class LenientLoader(Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
             super().__init__(oid, context)
             self._load: Callable[[Buffer], object] = loader(oid, context).load
+            self._text: Callable[[Buffer], object] = text(oid, context).load
 
         def load(self, data: Buffer) -> object:
             try:
                 return self._load(data)
             except (psycopg.DataError, psycopg.NotSupportedError, NotImplementedError):
-                return str(data, "utf-8")
+                return self._text(data)
 
     return LenientLoader
 
@@ -85,9 +87,11 @@ class _TimestampTextLoader(Loader):
         text = str(data, "utf-8")
         if not self._iso:  # the user wants it otherwise
             return text
-        if text[-3:-2] in ("+", "-"):
-            text += ":00"
-        return text if text[2:3] == ":" else text.replace(" ", "T", 1)
+        moment = text.removesuffix(" BC")
+        era = text[len(moment) :]
+        if moment[-3:-2] in ("+", "-"):
+            moment += ":00"
+        return (moment if moment[2:3] == ":" else moment.replace(" ", "T", 1)) + era
 
 
 def adapters() -> AdaptersMap:
@@ -100,7 +104,10 @@ def adapters() -> AdaptersMap:
         if info.name in _JSON:
             found.register_loader(info.oid, _JsonLoader)
         elif info.name in _TIMES and loader is not None:
-            found.register_loader(info.oid, _lenient(loader))
+            found.register_loader(
+                info.oid,
+                _lenient(loader, _TimestampTextLoader if info.name in _TEXT_DIFFERS else text),
+            )
         elif info.name not in _AS_PSYCOPG:
             found.register_loader(info.oid, text)
     found.register_loader(_TIMESTAMP_TEXT, _TimestampTextLoader)
@@ -111,7 +118,7 @@ _ARRAYS: Final = {info.array_oid for info in _TYPES if info.array_oid}
 _SEEN_AS: Final[dict[int, int]] = {
     **{oid: oid for oid in _ARRAYS},
     **{_TYPES[name].oid: _TYPES[name].oid for name in ("bool", "bytea")},
-    **{_TYPES[name].oid: _TIMESTAMP_TEXT for name in ("timetz", "timestamp", "timestamptz")},
+    **{_TYPES[name].oid: _TIMESTAMP_TEXT for name in _TEXT_DIFFERS},
 }
 
 

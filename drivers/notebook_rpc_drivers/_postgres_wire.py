@@ -29,6 +29,7 @@ from notebook_rpc.errors import (
     NotebookError,
     NotSupported,
     QueryError,
+    UnknownTable,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 # Errors that are not the statement's fault, by the first two characters of their SQLSTATE.
 _NOT_THE_STATEMENT: Final = {"08", "40", "53", "57", "58", "F0", "HV", "XX"}
+_UNDEFINED_TABLE: Final = "42P01"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _QUERY_CANCELED: Final = "57014"
 _PROTOCOL_VIOLATION: Final = "08P01"  # also said of parameters that are missing
@@ -92,6 +94,8 @@ def _kind(exc: psycopg.Error) -> type[DatabaseError]:
         return Conflict
     if state[:2] == "0A":
         return NotSupported
+    if state == _UNDEFINED_TABLE:
+        return UnknownTable
     if state[:2] in _NOT_THE_STATEMENT or state == _LOCK_NOT_AVAILABLE:
         return DatabaseError
     return QueryError

@@ -16,6 +16,7 @@ Sources: SQLite's C interface, "Authorizer Action Codes"; "The SQLite Bytecode E
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +50,9 @@ PLAIN: Final = r"""
     AND name NOT LIKE 'sqlite\_%' ESCAPE '\'"""
 # By the page where it begins in the file, the table that a table or an index belongs to.
 ROOTS: Final = "SELECT rootpage, tbl_name FROM main.sqlite_master WHERE rootpage > 0"
+
+# What the module says of a statement that wants parameters, and got none.
+_WANTED = re.compile(r"Incorrect number of bindings supplied. The current statement uses (\d+)")
 
 
 @dataclass
@@ -123,3 +127,27 @@ class Acts:
             and self.functions <= functions - _OF_TIME
             and self.relations <= stored | _SCHEMA
         )
+
+
+class _Nulls(dict[str, None]):
+    """A value for every name."""
+
+    def __missing__(self, _: str) -> None:
+        return None
+
+
+def program_of(database: sqlite3.Connection, sql: str) -> list[tuple[Any, ...]]:
+    """The program of a statement, whatever parameters it wants."""
+    explain = f"EXPLAIN {sql}"
+    try:
+        return database.execute(explain, _Nulls()).fetchall()
+    except sqlite3.ProgrammingError as exc:
+        if not str(exc).startswith("Binding "):
+            raise
+    try:  # they are without names, and have to be counted
+        return database.execute(explain).fetchall()
+    except sqlite3.ProgrammingError as exc:
+        wanted = _WANTED.search(str(exc))
+        if wanted is None:
+            raise
+    return database.execute(explain, [None] * int(wanted[1])).fetchall()

@@ -25,8 +25,9 @@ from notebook_rpc.errors import DatabaseUnavailable, InvalidParams, NotebookErro
 from notebook_rpc.sansio.sqltext import POSTGRES
 from notebook_rpc_drivers import _dbapi_catalog, _dbapi_open
 from notebook_rpc_drivers import _dbapi_words as words
-from notebook_rpc_drivers._dbapi_connection import Connection, Stoppable
+from notebook_rpc_drivers._dbapi_connection import Connection
 from notebook_rpc_drivers._dbapi_facts import FACTS, Catalog, Facts, Kill
+from notebook_rpc_drivers._dbapi_stop import Stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -164,8 +164,8 @@ def _blame_an_option(config: Mapping[str, str]) -> None:
     for key, value in config.items():
         try:
             duckdb.connect(":memory:", config={key: value}).close()
-        except duckdb.CatalogException:
-            continue  # access_mode=READ_ONLY, which makes no sense in memory
+        except (duckdb.CatalogException, duckdb.OutOfMemoryException):
+            continue  # access_mode=READ_ONLY, which makes no sense in memory; none is left for any
         except duckdb.Error as exc:
             raise InvalidParams(f"property {key}: {exc}") from exc
 

@@ -35,15 +35,10 @@ and hold any of them at a ``Gate``. It refuses to sleep and to read a clock.
 
 from __future__ import annotations
 
-import datetime
 import re
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from notebook_rpc.errors import (
     Cancelled,
@@ -54,73 +49,30 @@ from notebook_rpc.errors import (
     QueryError,
     UnknownTable,
 )
-from notebook_rpc.model import (
-    Column,
-    ResultColumn,
-    Stability,
-    Table,
-    Transaction,
-    unique_names,
+from notebook_rpc.model import Column, Stability, Table, Transaction
+from notebook_rpc_drivers._fake_answers import (
+    TABLES,
+    VIEWS,
+    Plan,
+    counted,
+    counting,
+    facts_of,
+    fail,
+    numbered,
+    planned,
 )
-from notebook_rpc.schema import ColumnFacts, Constraint, ConstraintKind, TableFacts
+from notebook_rpc_drivers._fake_result import FakeResult
 from notebook_rpc_drivers._touched import Written
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from notebook_rpc.model import Parameters, Touched
+    from notebook_rpc.schema import TableFacts
+    from notebook_rpc_drivers._fake_answers import Columns, Tables
 
-Row = tuple[Any, ...]
-Columns = list[tuple[str, str]]  # name, type
-Tables = dict[str, Columns]
-
-_TABLES: dict[str, tuple[Columns, list[Row]]] = {
-    "orders": (
-        [("id", "INTEGER"), ("customer", "INTEGER"), ("amount", "DECIMAL")],
-        [(1, 1, Decimal("19.90")), (2, 1, Decimal("5.00")), (3, 2, None)],
-    ),
-    "users": (
-        [("id", "INTEGER"), ("name", "VARCHAR"), ("since", "DATE")],
-        [(1, "Ada", datetime.date(1843, 9, 5)), (2, 'O"Neil\\', datetime.date(1970, 1, 1))],
-    ),
-    "paid": (
-        [("id", "INTEGER"), ("amount", "DECIMAL")],
-        [(1, Decimal("19.90")), (2, Decimal("5.00"))],
-    ),
-}
-_VIEWS = {"paid"}
-_KEYS = {("orders", "id"), ("users", "id")}
-_CONSTRAINTS = {
-    "orders": (
-        Constraint(ConstraintKind.PRIMARY_KEY, "orders_pkey", ("id",)),
-        Constraint(
-            ConstraintKind.FOREIGN_KEY,
-            "orders_customer_fkey",
-            ("customer",),
-            references=Table("fake", "main", "users"),
-            referenced=("id",),
-        ),
-        Constraint(ConstraintKind.CHECK, "orders_amount_check", ("amount",), "amount > 0"),
-    ),
-    "users": (Constraint(ConstraintKind.PRIMARY_KEY, "users_pkey", ("id",)),),
-}
 _ENDS = ("commit", "rollback")
-
-_TYPES: dict[str, object] = {
-    "nothing": None,
-    "bool": True,
-    "int": 2**70,
-    "float": float("-inf"),
-    "decimal": Decimal("0.10"),
-    "text": 'a\u00e9\U0001f986\n"\\',
-    "bytes": b"\x00ab",
-    "date": datetime.date(2026, 2, 28),
-    "time": datetime.time(23, 59, 58, 5),
-    "timestamp": datetime.datetime(2026, 2, 28, 1, 2, 3, tzinfo=datetime.UTC),
-    "interval": datetime.timedelta(days=1, seconds=1.5),
-    "uuid": uuid.UUID(int=1),
-    "nested": [1, Decimal("0.10"), {"a": None}],
-}
 
 
 @dataclass
@@ -133,58 +85,6 @@ class Gate:
     def pass_through(self) -> None:
         self.reached.set()
         self.opened.wait()
-
-
-def _nothing() -> None:
-    """How most results end."""
-
-
-@dataclass
-class _Plan:
-    """What a statement returns, and what happens after the last row and on close."""
-
-    columns: Columns = field(default_factory=list)
-    rows: Iterable[Row] = ()
-    count: int = -1
-    at_end: Callable[[], None] = _nothing
-    on_close: Callable[[], None] = _nothing
-
-
-class FakeResult:
-    def __init__(self, connection: FakeConnection, plan: _Plan) -> None:
-        names = unique_names(name for name, _ in plan.columns)
-        self.columns = [
-            ResultColumn(name, kind) for name, (_, kind) in zip(names, plan.columns, strict=True)
-        ]
-        self.count = plan.count
-        self.streaming = plan.count < 0
-        self._connection = connection
-        self._plan = plan
-        self._rows = iter(plan.rows)
-        self._closed = False
-        self._failure: NotebookError | None = None
-
-    def fetch(self, limit: int, /) -> list[Row]:
-        self._connection.arrive("fetch", str(limit))
-        if self._failure is not None:
-            raise self._failure
-        if self._closed:
-            raise QueryError("the result is closed")
-        rows = list(islice(self._rows, limit))
-        if not rows and self.streaming:
-            try:
-                self._plan.at_end()
-            except NotebookError as failure:
-                self._failure = failure
-                raise
-            self.streaming = False
-        return rows
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed, self.streaming = True, False
-            self._connection.arrive("finish")
-            self._plan.on_close()
 
 
 class FakeConnection:
@@ -222,7 +122,7 @@ class FakeConnection:
         statements = [part.strip() for part in without_comments.split(";") if part.strip()]
         if not statements:
             raise QueryError("no statement")
-        plan = _Plan()
+        plan = Plan()
         for number, statement in enumerate(statements, 1):
             try:
                 plan = self._plan(statement, parameters)
@@ -237,12 +137,12 @@ class FakeConnection:
 
     def tables(self) -> list[Table]:
         self.arrive("tables")
-        names = {*_TABLES, *self._visible()} - _VIEWS
+        names = {*TABLES, *self._visible()} - VIEWS
         return [Table("fake", "main", name) for name in sorted(names)]
 
     def views(self) -> list[Table]:
         self.arrive("views")
-        return [Table("fake", "main", name) for name in sorted(_VIEWS)]
+        return [Table("fake", "main", name) for name in sorted(VIEWS)]
 
     def columns(self, catalog: str, schema: str, table: str, /) -> list[Column]:
         self.arrive("columns", f"{catalog} {schema} {table}")
@@ -262,15 +162,7 @@ class FakeConnection:
         here = table.catalog in ("", "fake") and table.schema in ("", "main")
         if not here or name not in described:
             raise UnknownTable(f"there is no table {table.table!r}")
-        constraints = _CONSTRAINTS.get(name, ())
-        columns = [
-            ColumnFacts(column, kind, nullable=(name, column) not in _KEYS)
-            for column, kind in described[name]
-        ]
-        listed = ", ".join(f"{column} {kind}" for column, kind in described[name])
-        is_view = name in _VIEWS
-        create = "" if is_view else f"create table {name} ({listed})"
-        return TableFacts(Table("fake", "main", name), columns, constraints, create, is_view)
+        return facts_of(name, described[name])
 
     def schemas(self) -> list[str]:
         self.arrive("schemas")
@@ -332,7 +224,7 @@ class FakeConnection:
         raise Cancelled("interrupted")
 
     def _described(self) -> Tables:
-        return {name: columns for name, (columns, _) in _TABLES.items()} | self._visible()
+        return {name: columns for name, (columns, _) in TABLES.items()} | self._visible()
 
     def _visible(self) -> Tables:
         uncommitted = {name: columns for _, name, columns in self._uncommitted}
@@ -359,58 +251,31 @@ class FakeConnection:
         self._uncommitted = []
         self.transaction = Transaction.NONE
 
-    def _plan(self, statement: str, parameters: Parameters | None) -> _Plan:
+    def _plan(self, statement: str, parameters: Parameters | None) -> Plan:
         """Do what *statement* says, as far as it is to be done before the first row."""
         said = statement.split()
         if self.transaction is Transaction.FAILED and said[0].lower() not in _ENDS:
             raise QueryError("the transaction has failed; roll it back")
-        words = [int(word) if word.isdecimal() else word.lower() for word in said]
+        words = numbered(said)
         match words:
-            case ["rows", int(n)]:
-                return _counting(n, ["n"])
-            case ["rows", int(n), *_]:
-                return _counting(n, said[2:])
-            case ["columns", int(n)]:
-                return _counting(1, [f"c{number}" for number in range(1, n + 1)])
-            case ["empty", int(n)]:
-                return _Plan(rows=((),) * n)
-            case ["big", int(n)]:
-                return _Plan([("big", "VARCHAR")], [("x" * n,)])
-            case ["types"]:
-                columns = [(name, type(value).__name__) for name, value in _TYPES.items()]
-                return _Plan(columns, [tuple(_TYPES.values())])
-            case ["echo"]:
-                items = (
-                    parameters.items()
-                    if isinstance(parameters, Mapping)
-                    else enumerate(parameters or (), 1)
-                )
-                given = [(str(name), value) for name, value in items]
-                return _Plan([(name, "") for name, _ in given], [tuple(v for _, v in given)])
             case ["count", int(n)]:
                 self._refuse_to_write()
                 self.changes += 1
                 self._written.note(self._database.touched.get(statement), at_once=True)
                 if self.transaction is Transaction.NONE:
                     self._written.commit()
-                return _Plan(count=n)
+                return Plan(count=n)
             case ["conflict", int(times)]:
                 self._database.conflicts += 1
                 if self._database.conflicts <= times:
                     conflict = Conflict("another transaction was first")
                     conflict.alone = True
                     raise conflict
-                return _Plan(count=1)
-            case ["error", "after", int(n), "rows", *_]:
-                return _counting(n, ["n"], at_end=lambda: _fail(said[4:]))
-            case ["error", "on", "close", *_]:
-                return _counting(1, ["n"], on_close=lambda: _fail(said[3:]))
-            case ["error", *_]:
-                _fail(said[1:])
+                return Plan(count=1)
             case ["wait", "after", int(n), "rows"]:
-                return _counting(n, ["n"], at_end=self._wait)
+                return counting(n, ["n"], at_end=self._wait)
             case ["wait", "on", "close"]:
-                return _counting(1, ["n"], on_close=self._wait)
+                return counting(1, ["n"], on_close=self._wait)
             case ["wait"]:
                 self._wait()
             case ["wait", int(times)]:
@@ -418,61 +283,23 @@ class FakeConnection:
             case ["abort", *_]:
                 if self.transaction is Transaction.OPEN:
                     self.transaction = Transaction.FAILED
-                _fail(said[1:])
+                fail(said[1:])
             case ["leave"]:
                 self._broken = True
                 raise DatabaseUnavailable("the connection broke, as it was told")
             case ["begin"]:
                 self.transaction = Transaction.OPEN
-                return _Plan(count=0)
+                return Plan(count=0)
             case ["commit" | "rollback" as end]:
                 whole = self.transaction is not Transaction.FAILED
                 self._end_transaction(keep=end == "commit" and whole)
-                return _Plan(count=0)
+                return Plan(count=0)
             case ["create", "table", str(_), *_] | ["create", "temp", "table", str(_), *_]:
                 self._create(statement, temporary=words[1] == "temp")
-                return _Plan(count=0)
+                return Plan(count=0)
             case ["select", "count(*)", "from", str(named)]:
-                return _counted(named.removeprefix("fake.main."), self._visible())
-            case ["select", *_, "from", str(table)] if table in _TABLES:
-                return _selected(" ".join(said[1:-2]), table)
-        raise QueryError(f"not understood: {statement}")
-
-
-def _counting(
-    rows: int,
-    names: list[str],
-    at_end: Callable[[], None] = _nothing,
-    on_close: Callable[[], None] = _nothing,
-) -> _Plan:
-    """Rows of numbers; the first column counts from 1, the next one from 2."""
-    columns = [(name, "INTEGER") for name in names]
-    numbers = (tuple(range(row, row + len(names))) for row in range(1, rows + 1))
-    return _Plan(columns, numbers, at_end=at_end, on_close=on_close)
-
-
-def _selected(names: str, table: str) -> _Plan:
-    columns, rows = _TABLES[table]
-    places = {name: place for place, (name, _) in enumerate(columns)}
-    wanted = list(places) if names == "*" else [name.strip() for name in names.split(",")]
-    unknown = next((name for name in wanted if name not in places), None)
-    if unknown is not None:
-        raise QueryError(f"{table} has no column {unknown}")
-    return _Plan(
-        [columns[places[name]] for name in wanted],
-        [tuple(row[places[name]] for name in wanted) for row in rows],
-    )
-
-
-def _counted(table: str, empty: Tables) -> _Plan:
-    if table not in _TABLES and table not in empty:
-        raise QueryError(f"there is no table {table}")
-    rows = _TABLES[table][1] if table in _TABLES else []
-    return _Plan([("count", "INTEGER")], [(len(rows),)])
-
-
-def _fail(message: list[str]) -> NoReturn:
-    raise QueryError(" ".join(message))
+                return counted(named.removeprefix("fake.main."), self._visible())
+        return planned(statement, parameters)
 
 
 class FakeDatabase:

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from notebook_rpc.errors import InvalidParams, InvalidRequest, NotebookError, ParseError
+from notebook_rpc.sansio.jsontext import MAX_DEPTH, encode
 from notebook_rpc.sansio.nesting import excess
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 NULL: Final = b"null"
 """The id of an answer to a request whose id could not be read."""
-
-MAX_DEPTH: Final = 128
-"""Arrays and objects inside each other, if nothing else is said. The parser's own limit, Python's
-recursion limit, is about seven times as far."""
 
 SMALL: Final = 16 * 1024
 """Bytes up to which copying a result costs less than passing it on in pieces."""
@@ -67,7 +64,6 @@ class _Envelope(msgspec.Struct):
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_batch = msgspec.json.Decoder(list[Raw]).decode
 _decode_any = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 
 # All that msgspec raises for bytes that are not JSON, ValidationError apart.
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -152,20 +148,10 @@ def result(id_: bytes, value: Sequence[bytes]) -> list[bytes]:
 
 def error(id_: bytes, exc: NotebookError, stacktrace: str = "") -> bytes:
     """The answer to a request that failed. ``data.stacktrace`` is always there: clients read it."""
-    data = {"stacktrace": _encodable(stacktrace), "slug": exc.slug}
+    data = {"stacktrace": stacktrace, "slug": exc.slug}
     if exc.sqlstate is not None:
         data["sqlstate"] = exc.sqlstate
-    body: dict[str, Any] = {"code": exc.rpc_code, "message": _encodable(str(exc)), "data": data}
+    body: dict[str, Any] = {"code": exc.rpc_code, "message": str(exc), "data": data}
     if exc.position is not None:
         body["data"] = {**data, "position": exc.position}
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id_, _encode(body))
-
-
-def _encodable(text: str) -> str:
-    """Messages may quote what was sent, lone surrogates included; an answer must not fail on it."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def encode(value: object) -> bytes:
-    """JSON text of *value*: structs, lists, strings, numbers, booleans, None."""
-    return _encode(value)
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id_, encode(body))

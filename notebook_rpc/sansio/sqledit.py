@@ -27,6 +27,7 @@ COMPARISONS: Final = frozenset(
     {"=", "!=", "<>", "<", "<=", ">", ">=", "IS", "IS NOT", "IN", "NOT IN"}
     | {"LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE"}
 )
+PART: Final = 32  # characters that a condition or a column counts for besides its own
 _SIMPLE: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # whatever it means without quotes
 
@@ -48,6 +49,8 @@ def changed(sql: str, change: Change, dialect: str, facts: Facts) -> str:
         NotSupported: *sql* is no statement that can be changed.
     """
     known = known_as(dialect)
+    if len(sql) + _length(change) > LONGEST:
+        raise NotSupported(f"only a SELECT of {LONGEST} characters can be changed, with the change")
     tree = read_query(sql, known)
     if not isinstance(tree, exp.Select):
         raise NotSupported("only a single SELECT can be changed, and this cannot be read as one")
@@ -67,6 +70,12 @@ def changed(sql: str, change: Change, dialect: str, facts: Facts) -> str:
     except RecursionError:
         raise NotSupported("this statement is nested too deeply to be changed") from None
     return text
+
+
+def _length(change: Change) -> int:
+    """Its characters, and some for what each part costs, however short."""
+    texts = [each.lhs + each.rhs for each in change.conditions] + list(change.columns)
+    return sum(len(text) + PART for text in texts)
 
 
 # Outlines
@@ -133,7 +142,7 @@ def _remove_conditions(
     tree: exp.Select, conditions: Sequence[Condition], dialect: str | None
 ) -> None:
     """Those that are joined by AND. One that is not there is removed already."""
-    gone = [_condition(each, one, dialect).unnest() for each in (tree, None) for one in conditions]
+    gone = {_condition(each, one, dialect).unnest() for each in (tree, None) for one in conditions}
     _set_terms(tree, [term for term in _terms(tree) if term.unnest() not in gone])
 
 
@@ -172,10 +181,12 @@ def _left(tree: exp.Select | None, name: str, dialect: str | None) -> exp.Expr:
     """What a condition on a result's column *name* must be about. WHERE knows no names that SELECT
     has given, and a name may stand for several columns but for its table."""
     for item in () if tree is None else tree.expressions:
+        if item.alias_or_name != name:
+            continue
         inner = item.this if isinstance(item, exp.Alias) else item
         is_star = isinstance(inner, exp.Star) or isinstance(inner.this, exp.Star)
         late = inner.find(exp.AggFunc, exp.Window, exp.Query)
-        if item.alias_or_name == name and not is_star and late is None:
+        if not is_star and late is None:
             whole: exp.Expr = inner.copy()
             return whole if isinstance(whole, exp.Column | exp.Func) else exp.paren(whole)
     return _named(name, dialect)

@@ -13,8 +13,10 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-LONGEST: Final = 32 * 1024
+LONGEST: Final = 8 * 1024
 """Characters of a statement that is read. Time grows with them, and no interrupt ends it."""
+MOST_BRACKETS: Final = 64
+"""In it: behind one another, as in ``a[1][1]``, each takes time for all that are before it."""
 
 # What SQLAlchemy calls a dialect, and sqlglot's name of it. Without one it reads what most have.
 _DIALECTS: Final = {
@@ -48,8 +50,8 @@ def known_as(dialect: str) -> str | None:
 
 def read(sql: str, dialect: str | None, longest: int = LONGEST) -> exp.Expr | None:
     """The one statement of *sql*."""
-    if len(sql) > longest:
-        return None
+    if len(sql) > longest or (dialect != "tsql" and sql.count("[") > MOST_BRACKETS):
+        return None  # to T-SQL, brackets are quotes
     try:
         trees = [tree for tree in sqlglot.parse(sql, dialect=dialect) if tree is not None]
     except (SqlglotError, RecursionError, ValueError):

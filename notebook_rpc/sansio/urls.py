@@ -140,6 +140,11 @@ def references(properties: Mapping[str, str]) -> list[str]:
     return [match[0][2:-1] for match in matches]
 
 
+def without_references(properties: Mapping[str, str]) -> dict[str, str]:
+    """*properties* with a letter in the place of each of ``references``."""
+    return {key: _REFERENCE.sub("x", value) for key, value in properties.items()}
+
+
 def resolve(
     properties: Mapping[str, str], environ: Mapping[str, str], read_file: Callable[[str], str]
 ) -> dict[str, str]:

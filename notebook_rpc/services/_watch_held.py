@@ -1,4 +1,5 @@
-"""Results that are on their way to slow readers, when newer ones have come already.
+"""Results, and large differences of them, that are on their way to slow readers, when newer ones
+have come already.
 
 Those who are sent the same share its memory, however many they are. But each that reads slowly may
 hold on to another one. So there is a bound, and beyond it the one that was begun first is cut off:

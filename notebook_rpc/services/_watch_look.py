@@ -10,16 +10,17 @@ import enum
 import json
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from notebook_rpc.driver import SupportsTouched
 from notebook_rpc.errors import InvalidParams, QueryError
-from notebook_rpc.sansio import sse
+from notebook_rpc.sansio import live_events
 from notebook_rpc.sansio.delta import applied, difference
 from notebook_rpc.services.answers import array_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from notebook_rpc.driver import Connection
     from notebook_rpc.model import Result, ResultColumn, Touched
@@ -45,16 +46,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A result as it was at one time. ``lines`` are the data of an event that has all of it."""
+    """A result as it was at one time. ``data`` are those of an event that has all of it."""
 
     columns: Sequence[ResultColumn]
     rows: Sequence[str]
-    lines: bytes
+    data: bytes
 
     @property
     def cost(self) -> int:
         """Bytes of memory, more or less."""
-        return 2 * len(self.lines) + _ROW * len(self.rows)
+        return 2 * len(self.data) + _ROW * len(self.rows)
 
 
 class Change(enum.Enum):
@@ -67,7 +68,7 @@ class Change(enum.Enum):
 class Seen(NamedTuple):
     change: Change
     snapshot: Snapshot
-    lines: bytes
+    data: bytes
     """The data of an event: of DELTA, the difference."""
     reads: Touched
 
@@ -91,15 +92,16 @@ def look(
         rows = _read(result, max_bytes)
     finally:
         result.close()
-    lines = _whole(columns, rows)
-    if len(lines) > max_bytes:
+    names = [column.column for column in columns]
+    data = _encoded(partial(live_events.of_result, names, rows))
+    if len(data) > max_bytes:
         raise _too_large(max_bytes)
     reads = _reads(asked.sql, connection) if learn else None
     ordered = _ORDER.search(asked.sql) is not None
     change, difference = _change(last, columns, rows, key, ordered=ordered)
     if last is not None and change is Change.SAME:
         return Seen(change, last, b"", reads)
-    return Seen(change, Snapshot(columns, rows, lines), difference, reads)
+    return Seen(change, Snapshot(columns, rows, data), difference, reads)
 
 
 def _places(names: Sequence[str], columns: Sequence[ResultColumn]) -> list[int]:
@@ -127,14 +129,9 @@ def _too_large(max_bytes: int) -> QueryError:
     return QueryError(f"the result is larger than {max_bytes} bytes, and cannot be watched")
 
 
-def _whole(columns: Sequence[ResultColumn], rows: Sequence[str]) -> bytes:
-    names = json.dumps([column.column for column in columns], separators=(",", ":"))
-    return _lines(f'{{"columns":{names},"rows":[{",".join(rows)}]}}')
-
-
-def _lines(text: str) -> bytes:
+def _encoded(event: Callable[[], bytes]) -> bytes:
     try:
-        return sse.lines(text)
+        return event()
     except UnicodeEncodeError as exc:
         raise QueryError(f"a value is not text that UTF-8 can carry: {exc.reason}") from exc
 
@@ -169,4 +166,4 @@ def _change(
         return Change.ALL if ordered else Change.SAME, b""
     if ordered and applied(last.rows, delta) != rows:
         return Change.ALL, b""
-    return Change.DELTA, _lines(delta.json())
+    return Change.DELTA, _encoded(partial(live_events.of_delta, delta))

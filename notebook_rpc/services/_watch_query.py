@@ -7,18 +7,17 @@ differences that are smaller than it together. Who is farther behind gets the re
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from notebook_rpc.errors import Busy, Conflict, DatabaseUnavailable, NotebookError
-from notebook_rpc.sansio import sse
+from notebook_rpc.sansio import live_events
 from notebook_rpc.services._watch_look import Change
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ RETRY: Final = 5.0  # seconds until a look is tried again that failed for no fau
 LINGER: Final = 60.0  # seconds for those who lost their connection to come back in
 JOINED: Final = 64 * 1024  # bytes of events that are sent as one; it costs a copy
 
+_Event: TypeAlias = "Callable[[str, bytes], live_events.Pieces]"
 _TRANSIENT: Final = (DatabaseUnavailable, Busy, Conflict)
 
 
@@ -76,7 +76,7 @@ class LiveQuery:
         self._columns_since = 0
         self._differences: deque[bytes] = deque()
         self._size = 0  # of these
-        self._events: dict[str, Sequence[bytes]] = {}  # with all of the result, as it is now
+        self._events: dict[_Event, Sequence[bytes]] = {}  # with all of the result, as it is now
         self._news = trio.Event()  # replaced by a new one when there is something to tell
 
     @property
@@ -174,10 +174,10 @@ class LiveQuery:
         self._version += 1
         self._events.clear()
         if seen.change is Change.DELTA and not recovered:
-            event = sse.opening("delta", self._id()) + seen.lines + b"\n"
+            event = live_events.delta(self._id(), seen.data)
             self._differences.append(event)
             self._size += len(event)
-            while self._size > len(self.snapshot.lines):  # this one included, if it is as large
+            while self._size > len(self.snapshot.data):  # this one included, if it is as large
                 self._size -= len(self._differences.popleft())
                 self._since += 1
         else:
@@ -235,15 +235,16 @@ class LiveQuery:
             if self.failure is None or member.failures == self._failures:
                 return ()
             member.failures = self._failures
-            return (_error(self.failure),)
+            return (live_events.error(str(self.failure) or self.failure.slug),)
         if has is not None and has >= self._since:
             return self._next_differences(member, has)
         member.version = self._version
-        if len(snapshot.lines) > JOINED:
-            self._held.take(member, snapshot.lines)
+        if len(snapshot.data) > JOINED:
+            self._held.take(member, snapshot.data)
         if has is None:
-            return self._whole("initial", snapshot)
-        return self._whole("reload" if has < self._columns_since else "update", snapshot)
+            return self._whole(live_events.initial, snapshot)
+        other_columns = has < self._columns_since
+        return self._whole(live_events.reload if other_columns else live_events.update, snapshot)
 
     async def news(self) -> None:
         """Wait until there may be something to be told."""
@@ -259,18 +260,18 @@ class LiveQuery:
             if told and size > JOINED:
                 break
             told.append(event)
+        if len(told[0]) > JOINED:  # so it is alone, and shared with whoever is sent it too
+            self._held.take(member, told[0])
         member.version = has + len(told)
         return (b"".join(told),)
 
-    def _whole(self, name: str, snapshot: Snapshot) -> Sequence[bytes]:
-        """An event with all of it, which is the same for all who need it."""
-        if name not in self._events:
-            opening = b"" if name != "reload" else sse.opening(name) + sse.lines("{}") + b"\n"
-            opening += sse.opening("initial" if opening else name, self._id())
-            pieces = (opening, snapshot.lines, b"\n")
-            joined = len(snapshot.lines) <= JOINED
-            self._events[name] = (b"".join(pieces),) if joined else pieces
-        return self._events[name]
+    def _whole(self, event: _Event, snapshot: Snapshot) -> Sequence[bytes]:
+        """All of it, which is the same for all who need it in this way."""
+        if event not in self._events:
+            pieces = event(self._id(), snapshot.data)
+            joined = len(snapshot.data) <= JOINED
+            self._events[event] = (b"".join(pieces),) if joined else pieces
+        return self._events[event]
 
     def _id(self) -> str:
         return f"{self._name}.{self._version}"
@@ -289,8 +290,3 @@ class Member:
     def cut_off(self) -> None:
         logger.info("a subscription is cut off: its client reads too slowly")
         self.scope.cancel()
-
-
-def _error(failure: NotebookError) -> bytes:
-    told = json.dumps({"error": str(failure) or failure.slug}, separators=(",", ":"))
-    return sse.event(told, name="error")

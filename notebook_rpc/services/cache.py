@@ -15,7 +15,7 @@ import math
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from notebook_rpc.services._entries import Found, Part
     from notebook_rpc.services.workers import Workers
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 SHARE: Final = 4  # no result takes more than this part of the cache
+AT_ONCE: Final = 4  # pieces that are read and written at a time
 STALLED: Final = 5.0  # seconds without a piece, after the first: nobody waits for that
 _REMEMBERED: Final = 1024  # results that turned out too large to be kept
 
@@ -67,11 +70,11 @@ class Entry:
 class Reader:
     """A result that was kept, and the ``note`` that its writer has left about it."""
 
-    def __init__(self, found: Found, workers: Workers) -> None:
+    def __init__(self, cache: Cache, found: Found) -> None:
         self.note = found.note
         self._file = found.file
         self._left = found.length
-        self._workers = workers
+        self._cache = cache
 
     @property
     def ended(self) -> bool:
@@ -87,7 +90,7 @@ class Reader:
         if not self._left:
             return b""
         try:
-            piece = await self._workers.run(partial(self._file.read, min(self._left, PIECE)))
+            piece = await self._cache.run(partial(self._file.read, min(self._left, PIECE)))
         except OSError as exc:
             raise DatabaseError(f"a result that was kept cannot be read: {exc}") from exc
         if not piece:
@@ -150,7 +153,7 @@ class Writer:
 
     async def _try(self, work: Callable[[], None]) -> None:
         try:
-            await self._cache.workers.run(work)
+            await self._cache.run(work)
         except OSError as exc:
             self._cache.note_failure(exc)
             await self.give_up()
@@ -184,9 +187,16 @@ class Cache:
         self.entries = Entries(folder, max_bytes)
         self.workers = workers
         self.max_result = max_bytes // SHARE
+        self._pieces = trio.Semaphore(AT_ONCE)
         self._places: dict[str, _Place] = {}  # of what is being computed
         self._too_large: dict[str, None] = {}  # in the order in which they turned out to be
         self._failing = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Read or write a piece, on a worker beyond their limit: no answer that has begun may fail
+        because too many calls wait."""
+        async with self._pieces:
+            return await self.workers.run_beyond(work)
 
     @asynccontextmanager
     async def found(self, key: Key) -> AsyncIterator[Reader | None]:
@@ -248,7 +258,7 @@ class Cache:
         except OSError as exc:
             self.note_failure(exc)
             return None
-        return None if found is None else Reader(found, self.workers)
+        return None if found is None else Reader(self, found)
 
     @contextmanager
     def _turn(self, name: str) -> Iterator[_Turn]:

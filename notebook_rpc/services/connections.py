@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from notebook_rpc.driver import SupportsReadOnly
-from notebook_rpc.errors import NotebookError, NotSupported, UnknownConnection
+from notebook_rpc.errors import DatabaseError, NotebookError, NotSupported, UnknownConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -139,7 +139,7 @@ class Connections:
         async with self._opening[name]:
             when, failure = self._failed.get(name, (-math.inf, None))
             if failure is not None and when >= asked:  # whoever has waited does not try again
-                raise type(failure)(str(failure)) from failure
+                raise failure.again()
             if name not in self._open:
                 opener = self._openers[name]
                 database = await self._opened(name, opener)
@@ -193,9 +193,14 @@ class Connections:
 
     async def _close(self, held: _Held) -> NotebookError | None:
         try:
-            await self._workers.run(held.database.close)
+            await self._workers.run_beyond(held.database.close)  # nobody will try again
         except NotebookError as exc:
             logger.error("closing %s failed: %s", held.name, exc)
             return exc
+        except Exception as exc:  # a task's top: a bug of one driver is no other database's end
+            logger.exception("closing %s failed", held.name)
+            failure = DatabaseError(f"{type(exc).__name__}: {exc}")
+            failure.__cause__ = exc
+            return failure
         logger.info("closed %s: %s", held.name, held.database.description)
         return None

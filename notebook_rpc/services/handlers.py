@@ -12,22 +12,26 @@ most of them end.
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
 import math
 import queue
+import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
 from notebook_rpc.errors import Busy, HandlerTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_END: Final = object()
 
 
 class Stopped(BaseException):
@@ -85,6 +89,11 @@ class Handlers:
             logger.warning("%s still runs after %.1f seconds; it keeps its thread", name, took)
         raise HandlerTimeout(f"{name} took longer than it may")
 
+    @staticmethod
+    def steps(pieces: Iterable[Any], encode: Callable[[Any], bytes]) -> Steps:
+        """*pieces*, each of which is a ``run`` of its own."""
+        return Steps(pieces, encode)
+
     async def _slot(self, until: float) -> None:
         if self._slots.statistics().tasks_waiting >= self._max_waiting:
             raise Busy(f"{self._max_waiting} requests wait for a handler already")
@@ -102,6 +111,46 @@ class Handlers:
         for call in self._running:
             seconds = trio.current_time() - call.since
             logger.warning("%s still runs, since %.1f seconds; left behind", call.name, seconds)
+
+
+class Steps:
+    """An iterator of a script's, which one thread after the other is in. One of them may be left
+    behind in it: that one closes it then, as nobody else can."""
+
+    def __init__(self, pieces: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
+        self._pieces = pieces
+        self._encode = encode
+        self._iterator: Iterator[Any] | None = None
+        self._lock = threading.Lock()
+        self._busy = self._left = False
+
+    def next(self) -> bytes | None:
+        """On a thread: the next piece; None at the end."""
+        with self._lock:
+            if self._left:  # before this thread got going
+                return None
+            self._busy = True
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._pieces)
+            piece = next(self._iterator, _END)
+            return None if piece is _END else self._encode(piece)
+        finally:
+            with self._lock:  # together: either who leaves finds it busy, or closes it itself
+                self._busy, left = False, self._left
+            if left:
+                self.close()
+
+    def leave(self) -> bool:
+        """Nobody wants more. Whether it is left to the caller to have it closed, on a thread."""
+        with self._lock:
+            self._left = True
+            return not self._busy and inspect.isgenerator(self._iterator)
+
+    def close(self) -> None:
+        """On a thread."""
+        if inspect.isgenerator(self._iterator):
+            self._iterator.close()
 
 
 class _Question(Generic[T]):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from notebook_rpc.driver import (
-    ComputesHere,
     SupportsChanges,
     SupportsInterrupt,
     SupportsProgress,
@@ -47,12 +46,11 @@ CLOSING: Final = 5.0  # seconds until a connection is interrupted that does not 
 class _Abilities:
     """What a connection can do. To ask it takes microseconds, so it is asked once."""
 
-    __slots__ = ("_changes", "_told", "_touched", "computes_here", "interrupt", "reset")
+    __slots__ = ("_changes", "_told", "_touched", "interrupt", "reset")
 
     def __init__(self, connection: Connection) -> None:
         self._changes = connection if isinstance(connection, SupportsChanges) else None
         self._touched = connection if isinstance(connection, SupportsTouched) else None
-        self.computes_here = isinstance(connection, ComputesHere)
         self._told = 0 if self._changes is None else self._changes.changes
         self.interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
         self.reset = connection.reset if isinstance(connection, SupportsReset) else None
@@ -127,7 +125,7 @@ class _Undoing:
         if not isinstance(exc, trio.Cancelled | Cancelled | QueryTimeout):
             return
         if await self._lane.undo() and isinstance(exc, NotebookError):
-            raise type(exc)(f"{exc}; its transaction was rolled back") from exc
+            raise exc.again(f"{exc}; its transaction was rolled back")
 
 
 class Lane:
@@ -233,14 +231,13 @@ class Lane:
             return await self._workers.run(
                 partial(self._begin, work, connection),
                 abilities.interrupt,
-                computes_here=abilities.computes_here,
             )
         except DatabaseUnavailable as exc:
             await self._give_up()
             what = "the connection is"
             if in_transaction:
                 what = "the connection and its transaction are"
-            raise DatabaseUnavailable(f"{exc} ({what} lost; the next call gets a new one)") from exc
+            raise exc.again(f"{exc} ({what} lost; the next call gets a new one)") from exc
         finally:
             abilities.tell(self._changed)
 

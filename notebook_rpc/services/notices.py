@@ -57,9 +57,10 @@ class Notices:
         self._ears: dict[str, _Ear] = {}
         self._nursery: trio.Nursery | None = None
 
-    async def run(self) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until it is cancelled."""
         async with trio.open_nursery() as self._nursery:
+            task_status.started()
             await trio.sleep_forever()
 
     @contextmanager
@@ -98,6 +99,8 @@ class Notices:
                             await self._hear(name, listener)
                     except NotebookError as exc:
                         logger.warning("cannot listen to %s, and try again: %s", name, exc)
+                    except Exception:  # a task's top: whatever it is, this database alone is mute
+                        logger.exception("cannot listen to %s, and try again", name)
                     await trio.sleep(pause)
                     pause = min(2 * pause, LATEST)
 

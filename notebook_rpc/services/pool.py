@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
-from notebook_rpc.errors import Cancelled, NotebookError
+from notebook_rpc.errors import Cancelled
 from notebook_rpc.model import Transaction
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.places import Places
@@ -55,7 +55,7 @@ class Pool:
         self._lent: dict[Lane, Place] = {}
         self._idle_seconds = idle_seconds
         self._idle: deque[tuple[float, Lane]] = deque()  # since when; the oldest first
-        self._made: weakref.WeakSet[Lane] = weakref.WeakSet()  # those of others too
+        self.made: weakref.WeakSet[Lane] = weakref.WeakSet()  # those of others too
         self._returned = trio.Event()
         self._stopped = self._closed = False
         self._closing = trio.Event()
@@ -87,6 +87,9 @@ class Pool:
         with trio.CancelScope(shield=True):
             await self._take_back(lane)
 
+    def lends(self, lane: Lane) -> bool:
+        return lane in self._lent
+
     def set_aside(self, lane: Lane) -> bool:
         """*lane*, which is lent, waits for who reads its result: others need not wait for that.
         False: too many do, and they must."""
@@ -113,7 +116,7 @@ class Pool:
     def stop(self) -> None:
         """Interrupt the calls of all borrowers; nobody gets a lane any more."""
         self._stopped = True
-        for lane in self._made:
+        for lane in self.made:
             lane.cancel()
 
     async def close(self) -> None:
@@ -128,14 +131,14 @@ class Pool:
     def make(self) -> Lane:
         """A lane like those of the pool, which is whoever's asked for it, and theirs to close."""
         lane = Lane(self._connect, self._workers, lambda: None, self._observe, self._changed)
-        self._made.add(lane)
+        self.made.add(lane)
         return lane
 
     async def _take_back(self, lane: Lane) -> None:
         try:
             if lane.transaction is not Transaction.NONE:
                 await lane.work(lambda connection: connection.rollback())
-        except NotebookError:
+        except Exception:  # as in ``_close``; and its borrower's work is done
             logger.warning("a lane is not worth keeping", exc_info=True)
             await self._close(lane)
             return
@@ -151,7 +154,7 @@ class Pool:
     async def _close(self, lane: Lane) -> None:
         try:
             await lane.close()
-        except NotebookError:
+        except Exception:  # a task's top, ``expire``: whatever a driver raises, it goes on
             logger.warning("closing a pooled connection failed", exc_info=True)
 
 
@@ -186,6 +189,7 @@ class Pools(Generic[K]):
         self._make = make
         self._pools: dict[K, Pool] = {}
         self._retired: weakref.WeakSet[Pool] = weakref.WeakSet()  # as long as lanes are lent
+        self._left: weakref.WeakSet[Lane] = weakref.WeakSet()  # of these, and they may outlive them
         self._nursery: trio.Nursery | None = None
 
     def pool(self, key: K) -> Pool:
@@ -194,6 +198,11 @@ class Pools(Generic[K]):
             if self._nursery is not None:
                 self._nursery.start_soon(pool.expire)
         return self._pools[key]
+
+    def set_aside(self, lane: Lane) -> bool:
+        """As of the pool that has lent *lane*, which may have been retired meanwhile."""
+        pools = [*self._pools.values(), *self._retired]
+        return next(pool for pool in pools if pool.lends(lane)).set_aside(lane)
 
     async def expire(self) -> None:
         """``Pool.expire`` for all there are and will be. Runs until it is cancelled."""
@@ -208,11 +217,14 @@ class Pools(Generic[K]):
         retired = [self._pools.pop(key) for key in list(self._pools) if which(key)]
         self._retired.update(retired)
         for pool in retired:
+            self._left.update(pool.made)
             await pool.close()
 
     def stop(self) -> None:
         for pool in [*self._pools.values(), *self._retired]:
             pool.stop()
+        for lane in self._left:
+            lane.cancel()
 
     async def close(self) -> None:
         for pool in self._pools.values():

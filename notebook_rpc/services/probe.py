@@ -73,6 +73,9 @@ class Probe:
             return self._silence
         except NotebookError as exc:
             return " ".join(str(exc).split())
+        except Exception:  # a task's top: whatever the driver raises, the server is to go on
+            logger.exception("a probe failed")
+            return "internal error; the server's log has the details"
         return None
 
     async def _ask(self) -> None:
@@ -87,7 +90,7 @@ class Probe:
     async def _close(self) -> None:
         try:
             await self._lane.close()
-        except NotebookError:
+        except Exception:  # as above
             logger.debug("cannot close the connection of the probe", exc_info=True)
         self._workers.close()
 

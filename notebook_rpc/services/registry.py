@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from notebook_rpc.errors import NotebookError, TooManySessions, UnknownSession
+from notebook_rpc.errors import TooManySessions, UnknownSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +114,7 @@ class Sessions:
         entry.session.stop()
         try:
             await entry.session.close()
-        except NotebookError:
+        except Exception:  # a task's top, of ``expire``: whatever the driver raises, others go on
             logger.warning("closing session %s... failed", id_[:SHOWN], exc_info=True)
 
     async def expire(self) -> None:

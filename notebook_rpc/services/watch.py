@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from notebook_rpc.driver import Connection
-    from notebook_rpc.errors import NotebookError
     from notebook_rpc.model import Touched
     from notebook_rpc.services._watch_look import Seen, Snapshot
 
@@ -97,9 +96,10 @@ class Watch:
                 # It may be the same database, or be attached there, by other names.
                 query.wrote(None)
 
-    async def run(self) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at what is subscribed to. Runs until it is cancelled."""
         async with trio.open_nursery() as self._nursery:
+            task_status.started()
             await trio.sleep_forever()
 
     @asynccontextmanager
@@ -137,7 +137,7 @@ class Watch:
             if last_id is not None:
                 member.version = query.version_of(last_id)
             elif query.failure is not None:
-                raise _once_more(query.failure)
+                raise query.failure.again()
             with member.scope:
                 yield Subscription(query, member)
         finally:
@@ -199,11 +199,3 @@ class Subscription:
         while not (events := self._query.events(self._member)):
             await self._query.news()
         return events
-
-
-def _once_more(failure: NotebookError) -> NotebookError:
-    """A failure for one of several who are told of it: an exception is raised once."""
-    again = type(failure)(str(failure))
-    again.sqlstate, again.position = failure.sqlstate, failure.position
-    again.__cause__ = failure
-    return again

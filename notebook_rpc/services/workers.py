@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import trio
 
 from notebook_rpc.errors import Busy
-from notebook_rpc.services.crowd import Crowd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +63,6 @@ class Workers:
         self._waiting = 0  # for a place, of whatever kind
         self._idle: list[_Worker] = []
         self._started = 0
-        self._crowd = Crowd(self.wait_for)
 
     def load(self) -> Load:
         waiting = self._slots.statistics().tasks_waiting
@@ -89,15 +87,8 @@ class Workers:
             finally:
                 self._waiting -= 1
 
-    async def run(
-        self,
-        work: Callable[[], T],
-        interrupt: Callable[[], None] | None = None,
-        *,
-        computes_here: bool = False,
-    ) -> T:
-        """Call *work* in a worker thread and return what it returns. If it *computes_here* it does
-        not begin among too many others that have just begun, as ``crowd`` says.
+    async def run(self, work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
+        """Call *work* in a worker thread and return what it returns.
 
         When the caller is cancelled, *interrupt* is called, on a thread beyond the limit,
         again and again until *work* has ended; without one, *work* is waited for. If it then
@@ -107,12 +98,6 @@ class Workers:
         Raises:
             Busy: as many calls wait for a thread as may; *work* was not called.
         """
-        if computes_here:
-            begun = await self._crowd.begin()
-            try:
-                return await self.run(work, interrupt)
-            finally:
-                self._crowd.end(begun)
         await self.wait_for(self._slots)
         try:
             return await self.run_beyond(work, interrupt)

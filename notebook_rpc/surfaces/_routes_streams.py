@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -14,7 +13,7 @@ from notebook_rpc.errors import Busy, HandlerTimeout
 from notebook_rpc.web import BrokenOff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
     from contextlib import AbstractContextManager
 
     from notebook_rpc.web import Send
@@ -33,6 +32,14 @@ class Run(Protocol):
     async def __call__(self, work: Callable[[], T], /) -> T: ...
 
 
+class Steps(Protocol):
+    """``services.handlers.Steps``."""
+
+    def next(self) -> bytes | None: ...
+    def leave(self) -> bool: ...
+    def close(self) -> None: ...
+
+
 async def send_async(
     pieces: AsyncIterable[Any],
     encode: Callable[[Any], bytes],
@@ -40,24 +47,23 @@ async def send_async(
     send: Send,
 ) -> None:
     """*within* makes the blocks in which the script is at work."""
-    iterator = aiter(pieces)
+    with within():
+        iterator = aiter(pieces)
+
     try:
         while True:
             with within():
                 piece = await anext(iterator, _END)
-            if piece is _END:
-                return
-            await send(encode(piece))
+                if piece is _END:
+                    return
+                encoded = encode(piece)
+            await send(encoded)
     finally:
         if inspect.isasyncgen(iterator):
-            with trio.move_on_after(CLOSING, shield=True), within():
-                await iterator.aclose()
+            await _ended(partial(_aclose, iterator, within))
 
 
-async def send_plain(
-    pieces: Iterable[Any], encode: Callable[[Any], bytes], run: Run, send: Send
-) -> None:
-    steps = _Steps(pieces, encode)
+async def send_plain(steps: Steps, run: Run, send: Send) -> None:
     try:
         while True:
             try:
@@ -69,51 +75,23 @@ async def send_plain(
             await send(piece)
     finally:
         if steps.leave():
-            with trio.move_on_after(CLOSING, shield=True):
-                await run(partial(_close, steps))
+            await _ended(partial(run, steps.close))
 
 
-def _close(steps: _Steps) -> None:
-    try:
-        steps.close()
-    except Exception:  # of a script, behind whatever has ended the stream
-        logger.exception("a stream could not be closed")
+async def _aclose(
+    generator: AsyncGenerator[Any, Any], within: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with within():
+        await generator.aclose()
 
 
-class _Steps:
-    """An iterator that one thread after the other is in. One may be left behind in it: then it
-    closes it, as nobody else can."""
-
-    def __init__(self, pieces: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
-        self._pieces = pieces
-        self._encode = encode
-        self._iterator: Iterator[Any] | None = None
-        self._lock = threading.Lock()
-        self._busy = self._left = False
-
-    def next(self) -> bytes | None:
-        """The next piece; None at the end."""
-        with self._lock:
-            if self._left:  # before this thread got going
-                return None
-            self._busy = True
+async def _ended(close: Callable[[], Awaitable[None]]) -> None:
+    """Have what was not read to its end closed. Whatever comes of that is for the log: what is
+    raised is why it was not, a ``Cancelled`` above all, which must not be lost."""
+    with trio.move_on_after(CLOSING, shield=True):
         try:
-            if self._iterator is None:
-                self._iterator = iter(self._pieces)
-            piece = next(self._iterator, _END)
-            return None if piece is _END else self._encode(piece)
-        finally:
-            with self._lock:
-                self._busy = False
-            if self._left:
-                self.close()
-
-    def leave(self) -> bool:
-        """Whether it is left to the caller to close it, on a thread."""
-        with self._lock:
-            self._left = True
-            return not self._busy and inspect.isgenerator(self._iterator)
-
-    def close(self) -> None:
-        if inspect.isgenerator(self._iterator):
-            self._iterator.close()
+            await close()
+        except (Busy, HandlerTimeout) as exc:
+            logger.warning("a stream could not be closed: %s", exc)
+        except Exception:  # of a script
+            logger.exception("a stream could not be closed")

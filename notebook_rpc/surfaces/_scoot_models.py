@@ -5,12 +5,11 @@ Beyond the protocol: a check that is not one comparison has its text, ``sql``, a
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from notebook_rpc.errors import InvalidParams, InvalidRequest, ParseError
+from notebook_rpc.errors import InvalidParams
 from notebook_rpc.sansio.changes import Change, Condition, Operation
 from notebook_rpc.sansio.typespec import typespec
 from notebook_rpc.schema import ConstraintKind
@@ -18,14 +17,11 @@ from notebook_rpc.schema import ConstraintKind
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from notebook_rpc.model import ResultColumn, Table
+    from notebook_rpc.model import ResultColumn
     from notebook_rpc.sansio.origins import Origin
     from notebook_rpc.schema import ColumnFacts, Constraint, TableFacts
 
-T = TypeVar("T")
-
 YES: Final = frozenset({"true", "t", "1", "y", "yes"})
-_LOOKED_IN: Final = frozenset({"", "main", "public", "dbo"})
 _MOST_CONDITIONS: Final = 100
 
 
@@ -80,34 +76,8 @@ class Registering(msgspec.Struct):
 EXECUTE: Final = Action("execute")
 
 
-def parsed(body: bytes, kind: type[T]) -> T:
-    """
-    Raises:
-        ParseError: it is not JSON.
-        InvalidRequest: it is not what was to come.
-    """
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as exc:
-        raise InvalidRequest(str(exc)) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise ParseError("not JSON") from exc
-
-
 def _sql(value: str | int | float | None) -> str:
     return "NULL" if value is None else str(value)
-
-
-def names(tables: Sequence[Table]) -> list[str]:
-    """What they are called: with their schema, but for where SQL looks by itself, and with all that
-    there is where two would be called the same."""
-    short = [
-        table.table if table.schema in _LOOKED_IN else f"{table.schema}.{table.table}"
-        for table in tables
-    ]
-    often = {name for name, times in Counter(short).items() if times > 1}
-    whole = (".".join(filter(None, (each.catalog, each.schema, each.table))) for each in tables)
-    return [full if name in often else name for name, full in zip(short, whole, strict=True)]
 
 
 def table(

@@ -12,6 +12,7 @@ import msgspec
 
 from notebook_rpc.errors import InvalidParams, InvalidRequest, NotAcceptable, ParseError
 from notebook_rpc.sansio import disposition, negotiation
+from notebook_rpc.sansio.jsontext import read
 
 if TYPE_CHECKING:
     from notebook_rpc.web import Headers, Request
@@ -66,30 +67,31 @@ class Wanted:
     headers: Headers
 
 
-def of_body(body: bytes) -> Asked:
-    try:
-        return msgspec.json.decode(body, type=Asked)
-    except msgspec.ValidationError as exc:
-        raise InvalidRequest(f"not a query: {exc}") from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise ParseError("not JSON") from exc
+def of_body(body: bytes, max_depth: int) -> Asked:
+    """Raises as ``jsontext.read`` does."""
+    return read(body, Asked, max_depth)
 
 
-def of_link(request: Request) -> Asked:
-    """The same as arguments of a URL; ``params`` is JSON."""
+def of_link(request: Request, max_depth: int) -> Asked:
+    """The same as arguments of a URL; ``params`` is JSON.
+
+    Raises:
+        InvalidParams: an argument is not what it should be.
+        InvalidRequest: they are no query.
+    """
     names = ("sql", "format", "filename")
     given: dict[str, object] = {name: request.argument(name) for name in names}
     for name in ("limit", "offset", "params"):
         text = request.argument(name)
         if text is not None:
             try:
-                given[name] = msgspec.json.decode(text)
-            except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
-                raise InvalidParams(f"{name} is not JSON") from exc
+                given[name] = read(text, object, max_depth)
+            except (ParseError, InvalidRequest) as exc:
+                raise InvalidParams(f"{name}: {exc}") from exc
     try:
         return msgspec.convert(given, Asked)
     except msgspec.ValidationError as exc:
-        raise InvalidRequest(f"not a query: {exc}") from exc
+        raise InvalidRequest(f"the arguments do not fit: {exc}") from exc
 
 
 def wanted(asked: Asked, accept: str | None) -> Wanted:

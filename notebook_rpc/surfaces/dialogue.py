@@ -17,6 +17,7 @@ import msgspec
 
 from notebook_rpc.errors import Forbidden, MethodNotFound, NotebookError
 from notebook_rpc.sansio import jsonrpc
+from notebook_rpc.sansio.jsontext import MAX_DEPTH, encode
 
 if TYPE_CHECKING:
     from notebook_rpc.model import Column, Parameters, ResultColumn, Table
@@ -81,7 +82,7 @@ class Options:
     stack_traces: bool = False
     on_error: Callable[[str], None] = lambda _: None
     hold: Callable[[int], Callable[[], None]] = lambda _: lambda: None
-    max_depth: int = jsonrpc.MAX_DEPTH
+    max_depth: int = MAX_DEPTH
 
 
 class Dialogue:
@@ -165,16 +166,16 @@ class Dialogue:
 
 
 async def _tables(session: Session, _: NoParams) -> Sequence[bytes]:
-    return [await session.tables(jsonrpc.encode)]
+    return [await session.tables(encode)]
 
 
 async def _views(session: Session, _: NoParams) -> Sequence[bytes]:
-    return [await session.views(jsonrpc.encode)]
+    return [await session.views(encode)]
 
 
 async def _columns(session: Session, params: ColumnsParams) -> Sequence[bytes]:
     names = (params.catalog or "", params.schema or "", params.table or "")
-    return [await session.columns(*names, jsonrpc.encode)]
+    return [await session.columns(*names, encode)]
 
 
 async def _execute(session: Session, params: ExecuteParams) -> Sequence[bytes]:
@@ -183,11 +184,11 @@ async def _execute(session: Session, params: ExecuteParams) -> Sequence[bytes]:
 
 
 async def _metadata(session: Session, _: NoParams) -> Sequence[bytes]:
-    return [jsonrpc.encode(await session.metadata())]
+    return [encode(await session.metadata())]
 
 
 async def _count(session: Session, _: NoParams) -> Sequence[bytes]:
-    return [jsonrpc.encode(await session.count())]
+    return [encode(await session.count())]
 
 
 async def _page(session: Session, params: PageParams) -> Sequence[bytes]:
@@ -205,11 +206,11 @@ async def _quit(session: Session, _: NoParams) -> Sequence[bytes]:
 
 
 async def _cancel(session: Session, _: NoParams) -> Sequence[bytes]:
-    return [jsonrpc.encode(session.cancel())]
+    return [encode(session.cancel())]
 
 
 async def _progress(session: Session, _: NoParams) -> Sequence[bytes]:
-    return [jsonrpc.encode(session.progress())]
+    return [encode(session.progress())]
 
 
 METHODS: Final[Mapping[str, tuple[type[msgspec.Struct], Method]]] = {

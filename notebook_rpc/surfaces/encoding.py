@@ -10,18 +10,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Protocol
 
+from notebook_rpc.errors import NotAcceptable
 from notebook_rpc.sansio import negotiation
-from notebook_rpc.web import Response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from notebook_rpc.web import Handler, Request, Send, Stream
+    from notebook_rpc.web import Handler, Request, Response, Send, Stream
 
 SMALLEST: Final = 1024  # bytes; what fits into a packet gains nothing
 _GATHERED: Final = 64 * 1024  # bytes that are coded at a time, if there are more
 
 VARY: Final = (b"vary", b"accept-encoding")
+_NO_CONTENT: Final = 204
 COMPRESSED: Final = {b"application/vnd.apache.parquet"}
 
 
@@ -49,8 +50,8 @@ class Encoding:
 
     def of(self, handler: Handler) -> Handler:
         """*handler*, its answers coded if the client takes that and it is worth it. Who takes
-        neither a coding of ours nor none is refused before anything is done. Not for bodies whose
-        pieces must not wait for others, such as events."""
+        neither a coding of ours nor none is refused, with ``NotAcceptable``, before anything is
+        done. Not for bodies whose pieces must not wait for others, such as events."""
         codings = self._codings
         if codings is None:
             return handler
@@ -60,9 +61,9 @@ class Encoding:
             coding = negotiation.coding(accepted, codings.codings)
             if coding is None:
                 offered = ", ".join([*codings.codings, negotiation.IDENTITY])
-                return Response(406, (VARY, (b"accept-encoding", offered.encode())))
+                raise NotAcceptable(f"there is no such coding: only {offered}")
             response = await handler(request)
-            if response.body and not _is_compressed(response):
+            if response.status != _NO_CONTENT and not _is_compressed(response):
                 response.headers = (*response.headers, VARY)
                 smallest = SMALLEST if negotiation.coding(accepted, ()) else 1
                 if coding != negotiation.IDENTITY and _size(response.body) >= smallest:

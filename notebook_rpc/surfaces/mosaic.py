@@ -11,29 +11,29 @@ be had.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
-from notebook_rpc.errors import InvalidRequest, NotebookError, ParseError
+from notebook_rpc.errors import NotebookError
 from notebook_rpc.model import BROKEN_STREAM, DEFAULT
-from notebook_rpc.sansio import jsonrpc
-from notebook_rpc.web import WEBSOCKET, BrokenOff, Response, Route
+from notebook_rpc.sansio.jsontext import MAX_DEPTH, encode, read
+from notebook_rpc.surfaces._rows import pass_on, stream
+from notebook_rpc.surfaces._telling import BUG, reason, telling
+from notebook_rpc.web import JSON, WEBSOCKET, BrokenOff, Response, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from notebook_rpc.model import ResultColumn
     from notebook_rpc.sansio.tokens import User
-    from notebook_rpc.web import Headers, Request, Send, WebSocket
+    from notebook_rpc.surfaces._rows import Answer
+    from notebook_rpc.web import Headers, Request, WebSocket
 
 logger = logging.getLogger(__name__)
-
-Pieces: TypeAlias = Sequence[bytes | memoryview]
 
 PATH: Final = "/mosaic"
 
@@ -41,18 +41,10 @@ NOTHING: Final = "{}"  # what the client takes for done
 TEXT: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
 FORMATS: Final[Mapping[str, Headers]] = {
     "arrow": ((b"content-type", b"application/vnd.apache.arrow.stream"),),
-    "json": ((b"content-type", b"application/json"),),
+    "json": JSON,
 }
-
-
-class Answer(Protocol):
-    """A statement's rows; ``services.queries.Answer`` explains it."""
-
-    @property
-    def columns(self) -> Sequence[ResultColumn]: ...
-    @property
-    def ended(self) -> bool: ...
-    async def read(self) -> Pieces: ...
+# What makes an answer unreadable that breaks off: JSON that ends too early is so by itself.
+LAST_WORDS: Final = {"arrow": BROKEN_STREAM, "json": b""}
 
 
 class Queries(Protocol):
@@ -80,9 +72,11 @@ class Asked(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``on_error`` hears the slug of each error that a client is told."""
+    """``on_error`` hears the slug of each error that a client is told; ``max_depth`` is how deep
+    JSON may be nested."""
 
     on_error: Callable[[str], None] = lambda _: None
+    max_depth: int = MAX_DEPTH
 
 
 class Mosaic:
@@ -91,9 +85,8 @@ class Mosaic:
         self._options = options
 
     def routes(self) -> Iterable[Route]:
-        yield Route(WEBSOCKET, PATH, self.open)
-        yield Route("POST", PATH, self.post)
-        yield Route("GET", PATH, self.get)
+        for method, handler in (("POST", self.post), ("GET", self.get), (WEBSOCKET, self.open)):
+            yield Route(method, PATH, telling(handler, _spell, self._options.on_error))
 
     # HTTP
 
@@ -106,24 +99,20 @@ class Mosaic:
         return await self._respond(request, query.encode(), read_only=True)
 
     async def _respond(self, request: Request, body: bytes, *, read_only: bool) -> Response:
-        try:
-            asked = _parsed(body)
-            queries = self._queries(_connection(request), request.user, read_only=read_only)
-            if asked.type == "exec":
-                await queries.execute(asked.sql)
-                return Response(200)
-            return await _streamed(queries, asked)
-        except NotebookError as exc:
-            self._options.on_error(exc.slug)
-            return Response(exc.http_status, TEXT, _text(exc).encode())
+        asked = self._read(body)
+        queries = self._queries(_connection(request), request.user, read_only=read_only)
+        if asked.type == "exec":
+            await queries.execute(asked.sql)
+            return Response(200)
+        return await _streamed(queries, asked)
+
+    def _read(self, message: str | bytes) -> Asked:
+        return read(message, Asked, self._options.max_depth)
 
     # WebSocket
 
     async def open(self, request: Request) -> Response:
-        try:
-            queries = self._queries(_connection(request), request.user)
-        except NotebookError as exc:
-            return Response(exc.http_status)
+        queries = self._queries(_connection(request), request.user)
         return Response(101, conversation=partial(self._converse, queries))
 
     async def _converse(self, queries: Queries, socket: WebSocket) -> None:
@@ -133,7 +122,7 @@ class Mosaic:
 
     async def _answer(self, queries: Queries, message: str | bytes, socket: WebSocket) -> None:
         try:
-            asked = _parsed(message)
+            asked = self._read(message)
             if asked.type == "exec":
                 await queries.execute(asked.sql)
                 await socket.send(NOTHING)
@@ -141,29 +130,18 @@ class Mosaic:
                 await _send(queries, asked, socket)
         except NotebookError as exc:
             self._options.on_error(exc.slug)
-            await socket.send(jsonrpc.encode({"error": _text(exc)}).decode())
+            await socket.send(encode({"error": reason(exc)}).decode())
         except Exception:  # a bug of ours or of a driver: the client must get its answer
             logger.exception("a query failed")
-            bug = "internal error; the server's log has the details"
-            await socket.send(jsonrpc.encode({"error": bug}).decode())
-
-
-def _parsed(message: str | bytes) -> Asked:
-    try:
-        return msgspec.json.decode(message, type=Asked)
-    except msgspec.ValidationError as exc:
-        raise InvalidRequest(f"not a query: {exc}") from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise ParseError("not JSON") from exc
+            await socket.send(encode({"error": BUG}).decode())
 
 
 def _connection(request: Request) -> str:
     return request.argument("connection") or DEFAULT
 
 
-def _text(exc: NotebookError) -> str:
-    """Never empty: the client takes an empty error for none."""
-    return str(exc) or exc.slug
+def _spell(exc: NotebookError, _: Request) -> Response:
+    return Response(exc.http_status, TEXT, reason(exc).encode("utf-8", "backslashreplace"))
 
 
 async def _streamed(queries: Queries, asked: Asked) -> Response:
@@ -175,18 +153,8 @@ async def _streamed(queries: Queries, asked: Asked) -> Response:
         first = await answer.read()
         if answer.ended:
             return Response(200, headers, [bytes(piece) for piece in first])
-
-        async def stream(send: Send) -> None:
-            pieces = first
-            while pieces:
-                for piece in pieces:
-                    await send(bytes(piece))
-                try:
-                    pieces = await answer.read()
-                except NotebookError as exc:
-                    raise BrokenOff(str(exc)) from exc
-
-        return Response(200, headers, stream, resources=stack.pop_all())
+        rows = stream(answer, first, last_words=LAST_WORDS[asked.type])
+        return Response(200, headers, rows, resources=stack.pop_all())
 
 
 def _run(queries: Queries, asked: Asked) -> AbstractAsyncContextManager[Answer]:
@@ -202,22 +170,11 @@ async def _send(queries: Queries, asked: Asked, socket: WebSocket) -> None:
             return
         first = await answer.read()
         if not answer.ended:
-            await _send_on(first, answer, socket, text=text)
+            async with socket.sending(text=text) as send:
+                # The message is the request's one answer, and what is in it must not be usable.
+                try:
+                    await pass_on(answer, first, send, LAST_WORDS[asked.type])
+                except BrokenOff as exc:
+                    logger.warning("a result broke off: %s", exc)
             return
     await socket.send(b"".join(first).decode() if text else first)
-
-
-async def _send_on(first: Pieces, answer: Answer, socket: WebSocket, *, text: bool) -> None:
-    async with socket.sending(text=text) as send:
-        pieces = first
-        while pieces:
-            await send(pieces)
-            try:
-                pieces = await answer.read()
-            except NotebookError as exc:
-                # The message is the request's one answer, and what is in it must not be usable;
-                # JSON that ends too early is not.
-                logger.warning("a result broke off: %s", exc)
-                if not text:
-                    await send([BROKEN_STREAM])
-                return

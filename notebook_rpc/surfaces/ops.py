@@ -6,8 +6,9 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from notebook_rpc.sansio import jsonrpc, metrics
-from notebook_rpc.web import Response, Route
+from notebook_rpc.sansio import metrics
+from notebook_rpc.sansio.jsontext import encode
+from notebook_rpc.web import JSON, RETRY_AFTER, Response, Route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from notebook_rpc.web import Headers, Request
 
 TEXT: Headers = ((b"content-type", b"text/plain; charset=utf-8"),)
-JSON: Headers = ((b"content-type", b"application/json"),)
-RETRY: Headers = ((b"retry-after", b"1"),)
 
 
 class Load(Protocol):
@@ -71,7 +70,7 @@ class Ops:
 
     async def health(self, _: Request) -> Response:
         """As ``healthz``, for clients of VibeSQL, where it has this name and form."""
-        return Response(200, JSON, jsonrpc.encode({"status": "ok", "version": self._version}))
+        return Response(200, JSON, encode({"status": "ok", "version": self._version}))
 
     async def readyz(self, request: Request) -> Response:
         """Whether to send work here: 503 while the server stops, or if its database does not
@@ -81,13 +80,13 @@ class Ops:
         status = self._status()
         word = "draining" if status.draining else await self._complaint() or "ok"
         word = word.encode("utf-8", "backslashreplace").decode()  # databases say anything
-        code, retry = (200, ()) if word == "ok" else (503, RETRY)
+        code, retry = (200, ()) if word == "ok" else (503, RETRY_AFTER)
         if request.query != "verbose":
             return Response(code, (*TEXT, *retry), word.encode())
         load = status.load
         calls = {"running": load.running, "waiting": load.waiting, "limit": load.limit}
         body = {"status": word, "calls": calls, "sessions": status.sessions}
-        return Response(code, (*JSON, *retry), jsonrpc.encode(body))
+        return Response(code, (*JSON, *retry), encode(body))
 
     async def version(self, _: Request) -> Response:
         body = {
@@ -95,7 +94,7 @@ class Ops:
             "version": self._version,
             "python": platform.python_version(),
         }
-        return Response(200, JSON, jsonrpc.encode(body))
+        return Response(200, JSON, encode(body))
 
     async def metrics(self, _: Request) -> Response:
         content_type = metrics.CONTENT_TYPE.encode()

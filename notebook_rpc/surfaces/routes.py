@@ -22,20 +22,20 @@ import trio
 
 from notebook_rpc import runtime
 from notebook_rpc.errors import Busy, HandlerTimeout, NotebookError
-from notebook_rpc.sansio import jsonrpc
+from notebook_rpc.sansio.jsontext import encode
 from notebook_rpc.sansio.tracing import REQUEST
-from notebook_rpc.surfaces._routes_files import Folder
+from notebook_rpc.surfaces._routes_files import Files, Folder
 from notebook_rpc.surfaces._routes_streams import send_async, send_plain
 from notebook_rpc.surfaces._routes_talk import AsyncTalk, PlainTalk
-from notebook_rpc.web import WEBSOCKET, Response, Route
+from notebook_rpc.web import JSON, RETRY_AFTER, WEBSOCKET, Response, Route
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from notebook_rpc.runtime import Ask, Desk, Handler
     from notebook_rpc.sansio.tokens import User
-    from notebook_rpc.surfaces._routes_files import Run
-    from notebook_rpc.web import Headers, Request, WebSocket
+    from notebook_rpc.surfaces._routes_streams import Steps
+    from notebook_rpc.web import Request, WebSocket
 
 __all__ = ["Endpoint", "Folder", "Options", "Routes", "Site"]
 
@@ -43,8 +43,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-JSON: Final[Headers] = ((b"content-type", b"application/json"),)
-RETRY: Final[Headers] = ((b"retry-after", b"1"),)
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", WEBSOCKET)
 ANYWHERE: Final = "/{path...}"
 
@@ -74,6 +72,7 @@ class Threads(Protocol):
     async def run(
         self, work: Callable[[Ask], T], name: str, *, seconds: float | None = None
     ) -> T: ...
+    def steps(self, pieces: Iterable[Any], encode: Callable[[Any], bytes]) -> Steps: ...
 
 
 Desks: TypeAlias = "Callable[[User], AbstractAsyncContextManager[Desk]]"
@@ -97,14 +96,14 @@ class Routes:
         site: Site,
         threads: Threads,
         desks: Desks,
-        run: Run,
+        files: Files,
         options: Options,
     ) -> None:
-        """*desks* has one for each request; *run* has files read, and not on handlers' threads."""
+        """*desks* has one for each request."""
         self.site = site
         self._threads = threads
         self._desks = desks
-        self._run = run
+        self._files = files
         self._options = options
 
     def routes(self) -> Iterable[Route]:
@@ -129,20 +128,20 @@ class Routes:
         async with AsyncExitStack() as stack:
             desk = await stack.enter_async_context(self._desks(request.user))
             asked = runtime.Request(request)
-            tools = self._desks, self._threads, self._run, self._options
+            tools = self._desks, self._threads, self._files, self._options
             visit = Visit(site, request, asked, desk, *tools)
             try:
                 response = await visit.answered(work)
             except runtime.BadRequest as exc:
                 self._options.on_error("invalid-request")
-                return Response(400, JSON, jsonrpc.encode({"error": str(exc)}))
-            except (Exception, SystemExit) as exc:  # noqa: BLE001  # of a script: this request fails
+                return Response(400, JSON, encode({"error": str(exc)}))
+            except Exception as exc:  # noqa: BLE001  # of a script: this request alone fails
                 return self._failed(request, exc)
             if callable(response.body):  # it may go on using the desk
                 response.resources = stack.pop_all()
             return response
 
-    def _failed(self, request: Request, exc: BaseException) -> Response:
+    def _failed(self, request: Request, exc: Exception) -> Response:
         slug, status = "internal-error", 500
         if isinstance(exc, NotebookError) and exc.http_status in (503, 504):
             slug, status = exc.slug, exc.http_status  # which say nothing of the script
@@ -150,8 +149,8 @@ class Routes:
         else:
             logger.error("the handler of %s %r failed", request.method, request.path, exc_info=exc)
         self._options.on_error(slug)
-        body = jsonrpc.encode({"error": slug, "request": REQUEST.get()})
-        return Response(status, JSON + RETRY if status == 503 else JSON, body)
+        body = encode({"error": slug, "request": REQUEST.get()})
+        return Response(status, JSON + RETRY_AFTER if status == 503 else JSON, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class Visit:
     desk: Desk
     desks: Desks
     threads: Threads
-    run: Run
+    files: Files
     options: Options
 
     async def answered(self, work: _Work) -> Response:
@@ -199,7 +198,8 @@ class Visit:
         if isinstance(body, AsyncIterable):
             stream = partial(send_async, body, given.encode, self._within)
         else:
-            stream = partial(send_plain, body, given.encode, partial(self._run, _name(handler)))
+            steps = self.threads.steps(body, given.encode)
+            stream = partial(send_plain, steps, partial(self._run, _name(handler)))
         return Response(given.status, given.headers, stream, endless=given.endless)
 
     async def converse(self, handler: Handler, socket: WebSocket) -> None:
@@ -223,7 +223,7 @@ class Visit:
         """A block in which the script is at work."""
         token = runtime.DESK.set(self.desk)
         try:
-            with self.options.guard():
+            with self.options.guard(), _errors_alone():
                 yield
         finally:
             runtime.DESK.reset(token)
@@ -238,7 +238,7 @@ async def _handle(handler: Handler, visit: Visit) -> Response:
 
 
 async def _file(folder: Folder, visit: Visit) -> Response:
-    found = await folder.find(visit.request, visit.run)
+    found = await folder.find(visit.request, visit.files)
     return await _not_found(visit) if found is None else found
 
 
@@ -253,7 +253,7 @@ async def _converse(handler: Handler, visit: Visit) -> Response:
         try:
             async with visit.desks(visit.request.user) as desk:
                 await replace(visit, desk=desk).converse(handler, socket)
-        except (Exception, SystemExit) as exc:  # of a script: this socket alone fails
+        except Exception as exc:  # of a script: this socket alone fails
             if isinstance(exc, Busy):
                 logger.warning("WebSocket %r: %s", visit.request.path, exc)
                 await socket.close(1013, exc.slug)
@@ -262,6 +262,25 @@ async def _converse(handler: Handler, visit: Visit) -> Response:
                 await socket.close(1011, "internal error")
 
     return Response(101, conversation=conversation)
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """A block that raises nothing worse than an ``Exception``, but for what is Trio's own.
+    Connections take anything else for what is to end the server: ``sys.exit()`` in a task that a
+    handler has started must not, nor ``asyncio.CancelledError``."""
+    try:
+        yield
+    except (Exception, trio.Cancelled):
+        raise
+    except BaseExceptionGroup as group:
+        _, rest = group.split(trio.Cancelled)
+        if rest is None:
+            raise
+        # Without those that are cancelled: Trio tells again whoever has not heard it.
+        raise RuntimeError("a handler ended with more than an error") from rest
+    except BaseException as exc:
+        raise RuntimeError(f"a handler raised {type(exc).__name__}") from exc
 
 
 def _on_thread(work: Callable[[], T], ask: Ask) -> T:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import trio
 
-from notebook_rpc.errors import NotebookError, UnknownSession
+from notebook_rpc.errors import InvalidRequest, NotebookError, ParseError, UnknownSession
 from notebook_rpc.model import DEFAULT
-from notebook_rpc.sansio import jsonrpc
+from notebook_rpc.sansio.jsontext import encode, read
 from notebook_rpc.surfaces._rpc_socket import converse
 from notebook_rpc.surfaces.dialogue import Dialogue, Options, Session
-from notebook_rpc.web import WEBSOCKET, Response, Route
+from notebook_rpc.web import JSON, RETRY_AFTER, WEBSOCKET, Response, Route
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from notebook_rpc.web import Request, Send, Stream
 
 logger = logging.getLogger(__name__)
-
-# Exactly this, without parameters: ADONotebook.CLI compares the whole value.
-JSON: Final = ((b"content-type", b"application/json"),)
 
 
 class CreateBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,11 +81,11 @@ class Rpc:
         """Make a session; the body, if any, is ``{"connection": name}``."""
         connection = DEFAULT
         if request.body:
-            if not _is_json(request):
+            if not request.is_json:
                 return Response(415)
             try:
-                asked = msgspec.json.decode(request.body, type=CreateBody)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                asked = read(request.body, CreateBody, self._options.max_depth)
+            except (ParseError, InvalidRequest):
                 return Response(400)
             connection = DEFAULT if asked.connection is None else asked.connection
         try:
@@ -96,7 +93,7 @@ class Rpc:
         except NotebookError as exc:
             return _no_session(exc)
         url = f"/sessions/{id_}"
-        body = jsonrpc.encode({"id": id_, "url": url, "connection": connection})
+        body = encode({"id": id_, "url": url, "connection": connection})
         return Response(201, (*JSON, (b"location", url.encode())), body)
 
     async def post_to_session(self, request: Request) -> Response:
@@ -146,7 +143,7 @@ class Rpc:
             await self._sessions.end(id_, user)
 
     async def _exchange(self, dialogue: Dialogue, request: Request) -> Response:
-        if not _is_json(request):
+        if not request.is_json:
             return Response(415)
         answer = await dialogue.answer(request.body)
         if answer is None:
@@ -168,11 +165,6 @@ class Rpc:
 
 def _no_session(exc: NotebookError) -> Response:
     logger.warning("cannot make a session: %s", exc)
-    retry = ((b"retry-after", b"1"),) if exc.http_status == 503 else ()
-    reason = jsonrpc.encode({"slug": exc.slug, "message": str(exc)})
+    retry = RETRY_AFTER if exc.http_status == 503 else ()
+    reason = encode({"slug": exc.slug, "message": str(exc)})
     return Response(exc.http_status, (*JSON, *retry), reason)
-
-
-def _is_json(request: Request) -> bool:
-    media_type = (request.header(b"content-type") or "").partition(";")[0]
-    return media_type.strip().lower() == "application/json"

@@ -9,7 +9,6 @@ part of a result for the whole.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -26,10 +25,13 @@ from notebook_rpc.errors import (
     UnknownTable,
 )
 from notebook_rpc.model import DEFAULT, ResultColumn
-from notebook_rpc.sansio import jsonrpc
+from notebook_rpc.sansio import names
+from notebook_rpc.sansio.jsontext import MAX_DEPTH, encode, read
 from notebook_rpc.surfaces import _scoot_models as models
+from notebook_rpc.surfaces._rows import stream
+from notebook_rpc.surfaces._telling import reason, telling
 from notebook_rpc.surfaces.encoding import Encoding
-from notebook_rpc.web import BrokenOff, Response, Route
+from notebook_rpc.web import JSON, Response, Route
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -40,30 +42,14 @@ if TYPE_CHECKING:
     from notebook_rpc.sansio.origins import Origins
     from notebook_rpc.sansio.tokens import User
     from notebook_rpc.schema import TableFacts
-    from notebook_rpc.web import Handler, Headers, Request, Send, Stream
+    from notebook_rpc.surfaces._rows import Answer
+    from notebook_rpc.web import Handler, Request
 
-logger = logging.getLogger(__name__)
-
-Pieces: TypeAlias = Sequence[bytes | memoryview]
-
-JSON: Final[Headers] = ((b"content-type", b"application/json"),)
 CONTEXT: Final = "/api/contexts/{context}/connections"
 CONNECTION: Final = f"{CONTEXT}/{{connection}}"
 NOTHING: Final[Mapping[str, object]] = {}
 TOUCHED: Final = "row_count"
 """What a statement without rows tells, as its one column."""
-
-
-class Answer(Protocol):
-    """A statement's rows; ``services.queries.Answer`` explains it."""
-
-    @property
-    def columns(self) -> Sequence[ResultColumn]: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def ended(self) -> bool: ...
-    async def read(self) -> Pieces: ...
 
 
 class Queries(Protocol):
@@ -94,7 +80,7 @@ class Contexts(Protocol):
 
 
 class Statements(Protocol):
-    """``services.statements.Statements`` explains each."""
+    """``services.sqlreading.Statements`` explains each."""
 
     async def changed(self, sql: str, change: Change, dialect: str, catalog: Catalog) -> str: ...
     async def origins(self, sql: str, dialect: str, catalog: Catalog) -> Origins: ...
@@ -107,7 +93,7 @@ class Statements(Protocol):
 @dataclass(frozen=True, slots=True)
 class Services:
     """*queries* and *catalog* are those of a user on a connection. *on_error* hears the slug of
-    each error that a client is told."""
+    each error that a client is told; *max_depth* is how deep JSON may be nested."""
 
     contexts: Contexts
     queries: Callable[[str, User], Queries]
@@ -115,6 +101,7 @@ class Services:
     statements: Statements
     on_error: Callable[[str], None] = lambda _: None
     encoding: Encoding = field(default_factory=Encoding)
+    max_depth: int = MAX_DEPTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +127,13 @@ class Scoot:
         yield Route("GET", "/ping", self._ping)
         yield Route("GET", "/api/contexts", self._answering(self._lasting))
         yield Route("GET", "/api/connection-manager", self._answering(self._all))
-        yield Route("POST", CONTEXT, self._answering(self._register))
+        yield Route("POST", CONTEXT, self._answering(_of_json(self._register)))
         for path in ("tables", "tables/"):
             yield Route("GET", f"{CONNECTION}/{path}", self._answering(self._tables))
         yield Route("GET", f"{CONNECTION}/tables/{{table}}", self._answering(self._describe))
         yield Route("GET", f"{CONNECTION}/databases", self._answering(self._databases))
         yield Route("GET", f"{CONNECTION}/schemas", self._answering(self._schemas))
-        yield Route("POST", f"{CONNECTION}/query", self._answering(self._query))
+        yield Route("POST", f"{CONNECTION}/query", self._answering(_of_json(self._query)))
 
     async def _ping(self, _: Request) -> Response:
         return _json({"status": "ok"})
@@ -165,7 +152,7 @@ class Scoot:
         return _json({"contexts": _contexts(told)})
 
     async def _register(self, request: Request) -> Response:
-        asked = models.parsed(request.body, models.Registering)
+        asked = read(request.body, models.Registering, self._services.max_depth)
         name = asked.name or DEFAULT
         if not asked.url:
             self._services.on_error(InvalidParams.slug)
@@ -183,10 +170,10 @@ class Scoot:
     async def _tables(self, request: Request) -> Response:
         counts = (request.argument("include_row_count") or "").lower() in models.YES
         found = await self._connection(request).catalog.tables(counts=counts)
-        names = models.names([table for table, _ in found])
+        called = names.distinct([table for table, _ in found])
         if not counts:
-            return _json({"tables": [[name] for name in names], "properties": ["name"]})
-        rows = [[name, count] for name, (_, count) in zip(names, found, strict=True)]
+            return _json({"tables": [[name] for name in called], "properties": ["name"]})
+        rows = [[name, count] for name, (_, count) in zip(called, found, strict=True)]
         return _json({"tables": rows, "properties": ["name", "row_count"]})
 
     async def _describe(self, request: Request) -> Response:
@@ -206,7 +193,7 @@ class Scoot:
 
     async def _query(self, request: Request) -> Response:
         connection = self._connection(request)
-        asked = models.parsed(request.body, models.Asked)
+        asked = read(request.body, models.Asked, self._services.max_depth)
         action = asked.action or models.EXECUTE
         sql, metadata = asked.sql, dict[str, object]()
         if action.action == "parse-ddl":
@@ -250,22 +237,24 @@ class Scoot:
         )
 
     def _answering(self, handler: Handler) -> Handler:
-        async def answer(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except NotebookError as exc:
-                self._services.on_error(exc.slug)
-                return _error(exc, request.parameters)
-            except Exception:  # a bug of ours or of a driver: the client must get its answer
-                logger.exception("a request failed")
-                bug = "internal error; the server's log has the details"
-                return _json(_failure("server-error", bug), 500)
-
-        return self._services.encoding.of(answer)
+        services = self._services
+        return telling(services.encoding.of(handler), _error, services.on_error)
 
 
-def _error(exc: NotebookError, parameters: Mapping[str, str]) -> Response:
-    message = str(exc) or exc.slug  # never empty: it is all that a user sees
+def _of_json(handler: Handler) -> Handler:
+    """Only for bodies that say so: a page of another site cannot, without asking."""
+
+    async def answer(request: Request) -> Response:
+        if not request.is_json:
+            wrong = "the body's Content-Type must be application/json"
+            return _json(_failure("server-error", wrong), 415)
+        return await handler(request)
+
+    return answer
+
+
+def _error(exc: NotebookError, request: Request) -> Response:
+    parameters = request.parameters
     kind, status, about = "server-error", exc.http_status, {"slug": exc.slug}
     match exc:
         case UnknownTable() if "table" in parameters:
@@ -276,7 +265,7 @@ def _error(exc: NotebookError, parameters: Mapping[str, str]) -> Response:
             kind, about = "unknown-connection", {"connection": parameters["connection"]}
         case MissingDriver(module=module):
             kind, about = "missing-driver", {"driver": module}
-    return _json({**_failure(kind, message), **about}, status)
+    return _json({**_failure(kind, reason(exc)), **about}, status)
 
 
 def _failure(kind: str, message: str) -> dict[str, object]:
@@ -284,7 +273,7 @@ def _failure(kind: str, message: str) -> dict[str, object]:
 
 
 def _json(body: object, status: int = 200) -> Response:
-    return Response(status, JSON, jsonrpc.encode(body))
+    return Response(status, JSON, encode(body))
 
 
 def _contexts(named: Mapping[str, object]) -> dict[str, object]:
@@ -304,7 +293,7 @@ async def _answered(
         columns = answer.columns or [ResultColumn(TOUCHED, "")]
         if tells is not None:
             metadata["columns"] = tells(columns)
-        head = jsonrpc.encode({"columns": [column.column for column in columns]})[:-1] + b',"rows":'
+        head = encode({"columns": [column.column for column in columns]})[:-1] + b',"rows":'
         last: dict[str, object] = {"metadata": metadata} if metadata else {}
         if not answer.columns:
             count = max(answer.count, 0)
@@ -313,27 +302,10 @@ async def _answered(
         first = await answer.read()
         if answer.ended:
             return Response(200, JSON, [head, *map(bytes, first), _tail(last)])
-        return Response(
-            200, JSON, _streamed(answer, head, first, _tail(last)), resources=stack.pop_all()
-        )
-
-
-def _streamed(answer: Answer, head: bytes, first: Pieces, tail: bytes) -> Stream:
-    async def stream(send: Send) -> None:
-        await send(head)
-        pieces = first
-        while pieces:
-            for piece in pieces:
-                await send(bytes(piece))
-            try:
-                pieces = await answer.read()
-            except NotebookError as exc:
-                raise BrokenOff(str(exc)) from exc
-        await send(tail)
-
-    return stream
+        rows = stream(answer, first, before=head, after=lambda: _tail(last))
+        return Response(200, JSON, rows, resources=stack.pop_all())
 
 
 def _tail(last: Mapping[str, object]) -> bytes:
     """What comes behind the rows, to the end of the object."""
-    return b"," + jsonrpc.encode(last)[1:] if last else b"}"
+    return b"," + encode(last)[1:] if last else b"}"

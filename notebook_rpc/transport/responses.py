@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import h11
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SWITCHING_PROTOCOLS = 101
 PIECE = 256 * 1024  # bytes passed to a stream at once; larger gains nothing and holds more
+
+# 499 is in no RFC: it is what errors.py has for a call that was cancelled.
+_PHRASES: Final = {**{status.value: status.phrase for status in HTTPStatus}, 499: "Cancelled"}
 
 
 class HeadWriter:
@@ -67,7 +70,7 @@ class HeadWriter:
         ours = self.OURS | self.OPENING if opens else self.OURS
         if clash := ours.intersection(name for name, _ in valid):
             raise ValueError(f"a handler must not set {clash}")
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else ""
+        phrase = _PHRASES.get(status, "")
         lines = [b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode("ascii"))]
         lines += [b"%b: %b\r\n" % item for item in valid.raw_items()]
         return b"".join(lines)

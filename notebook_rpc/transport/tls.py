@@ -16,7 +16,7 @@ import trio
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from notebook_rpc.transport.listener import SocketStream
+    from notebook_rpc.transport.sockets import SocketStream
 
 logger = logging.getLogger(__name__)
 

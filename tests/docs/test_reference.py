@@ -48,6 +48,12 @@ def test_every_error_is_listed_with_its_codes() -> None:
     assert sorted(listed) == sorted(rows), "\n".join(rows)
 
 
+def test_our_own_errors_are_listed_by_their_codes() -> None:
+    codes = [int(line.split("|")[2]) for line in table("errors.md")]
+    ours = [code for code in codes if -32100 < code <= -32000]  # the others are JSON-RPC's
+    assert ours == sorted(ours, reverse=True)
+
+
 def test_slugs_are_distinct() -> None:
     slugs = [kind.slug for kind in kinds(errors.NotebookError)]
     assert len(set(slugs)) == len(slugs)

@@ -258,7 +258,7 @@ def test_what_is_read_only_reads_files_and_writes_none(tree: Tree) -> None:
     connection = database.connect()
     assert rows(connection, f"select * from t, '{tree.inside}/a.csv'") == [(1, 1)]
     for sql in (f"copy t to '{tree.inside}/new'", f"attach '{tree.inside}/other.duckdb' as other"):
-        with pytest.raises(QueryError, match="read-only users"):
+        with pytest.raises(QueryError, match="a read-only connection"):
             rows(connection, sql)
     with pytest.raises(QueryError, match="Permission Error"):
         rows(connection, f"from '{tree.outside}/a.csv'")

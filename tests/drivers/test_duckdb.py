@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
 from notebook_rpc.errors import (
@@ -546,6 +547,16 @@ class TestOpening:
     def test_a_wrong_property_is_named(self, properties: dict[str, str], name: str) -> None:
         with pytest.raises(InvalidParams, match=f"property {name}:"):
             DRIVER.open(properties)
+
+    def test_no_property_is_named_when_memory_is_short(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def short(*_: object, **__: object) -> None:
+            raise duckdb.OutOfMemoryException("Failed to allocate block of 16384 bytes")
+
+        monkeypatch.setattr(duckdb, "connect", short)
+        with pytest.raises(DatabaseUnavailable, match=r"^Failed to allocate"):
+            DRIVER.open({"threads": "2"})
 
     def test_a_property_is_duckdb_s_own_option(self) -> None:
         database = DRIVER.open({"threads": "1", "lock_configuration": "true"})

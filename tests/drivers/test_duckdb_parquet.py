@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from notebook_rpc.driver import SupportsParquet
-from notebook_rpc.errors import Cancelled, DatabaseError, QueryError
+from notebook_rpc.errors import Cancelled, DatabaseError, NotebookError, QueryError
 from notebook_rpc_drivers.duckdb import DRIVER
 
 if TYPE_CHECKING:
@@ -148,3 +150,35 @@ def test_an_interrupt_stops_it(connection: Connection, endless: str) -> None:
         stopped.set()
         thread.join()
     assert connection.execute("SELECT 1").fetch(2) == [(1,)]
+
+
+def test_no_failure_and_no_interrupt_is_waited_for_in_vain(connection: Connection) -> None:
+    """Where other programs use the processors, an engine that gives up in the middle of another's
+    stream has waited for ever."""
+    late = """SELECT i, CASE WHEN i < 300000 THEN 'abc' ELSE error('late') END
+        FROM range(900000) r(i)"""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    said: list[str] = []
+
+    def write() -> None:
+        for _ in range(10):
+            for sql in (late, "SELECT i, random() FROM range(1000000000) r(i)"):
+                try:
+                    connection.execute_parquet(sql, None, "/dev/null")
+                except NotebookError as exc:
+                    said.append(exc.slug)
+
+    writer = threading.Thread(target=write, daemon=True)
+    try:
+        writer.start()
+        for _ in range(1000):
+            writer.join(0.02)
+            if not writer.is_alive():
+                break
+            if len(said) % 2:
+                connection.interrupt()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert (len(said), set(said)) == (20, {"query-error", "cancelled"})

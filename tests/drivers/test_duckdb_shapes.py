@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from notebook_rpc.errors import QueryError
@@ -206,6 +206,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
 }
 
 
+@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.tuples(*map(st.none().__or__, VALUES.values())), max_size=5))
 @example(rows=[tuple(["infinity" if kind == "DATE" else None for kind in VALUES])])
 def test_python_writes_what_the_engine_writes(rows: list[tuple[object, ...]]) -> None:

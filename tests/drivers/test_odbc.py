@@ -21,6 +21,7 @@ from notebook_rpc.errors import (
     NotebookError,
     NotSupported,
     QueryError,
+    UnknownTable,
 )
 from notebook_rpc.model import Table, Transaction
 from notebook_rpc_drivers._odbc_errors import translated
@@ -221,7 +222,7 @@ CASES: list[tuple[tuple[str, str], bool, type[NotebookError], str]] = [
     (
         ("42S02", "[42S02] [ma-3.1.15][10.11-MariaDB]No [table] (x) (1146) (SQLExecDirectW)"),
         False,
-        QueryError,
+        UnknownTable,
         "No [table] (x) (1146)",
     ),
     (("HY000", '[HY000] [SQLite]near "x" (1) (1) (SQLExecDirectW)'), False, QueryError, 'near "x"'),
@@ -283,9 +284,9 @@ CUT = {"postgres": "select pg_terminate_backend({})", "mariadb": "kill {}"}
 def test_an_error_has_its_state_and_no_password(postgres_server: Postgres) -> None:
     properties = {**postgres_server.properties, "password": SECRET}
     connection = opened("PostgreSQL Unicode", properties).connect()
-    with pytest.raises(QueryError) as caught:
+    with pytest.raises(UnknownTable) as unknown:
         connection.execute(f"select '{SECRET}' from nowhere")
-    assert caught.value.sqlstate == "42P01"
+    assert unknown.value.sqlstate == "42P01"
     with pytest.raises(QueryError) as caught:
         connection.execute(f"select '{SECRET}'::int")
     assert SECRET not in str(caught.value)

@@ -22,6 +22,7 @@ from notebook_rpc.errors import (
     NotebookError,
     NotSupported,
     QueryError,
+    UnknownTable,
 )
 from notebook_rpc.model import Column, Table, Transaction
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from notebook_rpc.driver import Connection, Database
     from notebook_rpc.model import Parameters
-    from notebook_rpc_drivers.postgres import _Connection
+    from notebook_rpc_drivers._postgres_connection import Connection as PgConnection
     from tests.servers import Postgres
 
 ENDLESS = "with recursive r(n) as (select 1 union all select 1 from r) select count(*) from r"
@@ -61,7 +62,7 @@ def database(server: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture
-def connection(server: Postgres) -> Iterator[_Connection]:
+def connection(server: Postgres) -> Iterator[PgConnection]:
     connection = DRIVER.open(server.properties).connect()
     connection.execute("drop schema public cascade; create schema public")
     yield connection
@@ -69,7 +70,7 @@ def connection(server: Postgres) -> Iterator[_Connection]:
 
 
 @pytest.fixture
-def reader(server: Postgres, connection: _Connection) -> Iterator[_Connection]:
+def reader(server: Postgres, connection: PgConnection) -> Iterator[PgConnection]:
     """A read-only one, beside ``connection``, which can write."""
     connection.execute("create table made (id integer); create sequence counter")
     reader = DRIVER.open(server.properties, read_only=True).connect()
@@ -86,7 +87,7 @@ def value(connection: Connection, sql: str, parameters: Parameters | None = None
     return found
 
 
-def text(connection: _Connection, sql: str, parameters: Parameters | None = None) -> Any:
+def text(connection: PgConnection, sql: str, parameters: Parameters | None = None) -> Any:
     """The only cell, as text."""
     (row,) = connection.execute_text(sql, parameters).fetch(10)
     (found,) = json.loads(row).values()
@@ -103,7 +104,7 @@ def failure(call: Callable[[], object]) -> NotebookError:
     return caught.value
 
 
-def interrupted(connection: _Connection, call: Callable[[], object]) -> None:
+def interrupted(connection: PgConnection, call: Callable[[], object]) -> None:
     """Make *call* on a thread of its own and interrupt it until it ends with Cancelled."""
     outcome: list[str] = []
 
@@ -249,7 +250,7 @@ def test_the_description_has_no_password(server: Postgres) -> None:
 # --- Statements
 
 
-def test_statements_are_split_as_psql_does(connection: _Connection) -> None:
+def test_statements_are_split_as_psql_does(connection: PgConnection) -> None:
     sql = r"""
         create table "a;b" (id integer); -- one; two
         create function five() returns integer begin atomic
@@ -259,7 +260,7 @@ def test_statements_are_split_as_psql_does(connection: _Connection) -> None:
     assert rows(connection, sql) == [("; ';;'".replace(" ", ""), 5, 6)]
 
 
-def test_each_statement_is_committed_in_its_own_right(connection: _Connection) -> None:
+def test_each_statement_is_committed_in_its_own_right(connection: PgConnection) -> None:
     sql = "create table made (id integer); insert into made values (1); select 1/0; drop table made"
     exc = failure(lambda: connection.execute(sql))
     assert str(exc) == "statement 3 of 4: division by zero (after 2 that ran)"
@@ -279,17 +280,18 @@ def test_each_statement_is_committed_in_its_own_right(connection: _Connection) -
     ],
 )
 def test_an_error_says_where(
-    connection: _Connection, sql: str, parameters: Parameters | None
+    connection: PgConnection, sql: str, parameters: Parameters | None
 ) -> None:
     position = sql.index("@") + 1
     exc = failure(lambda: connection.execute(sql.replace("@", ""), parameters))
     assert isinstance(exc, QueryError)
     assert exc.position == position
     assert exc.sqlstate in ("42703", "42P01")
+    assert isinstance(exc, UnknownTable) == (exc.sqlstate == "42P01")
     assert "DECLARE" not in str(exc)
 
 
-def test_an_error_without_a_place_has_none(connection: _Connection) -> None:
+def test_an_error_without_a_place_has_none(connection: PgConnection) -> None:
     exc = failure(lambda: connection.execute("select 1/0"))
     assert (exc.sqlstate, exc.position) == ("22012", None)
     exc = failure(lambda: connection.execute("do $$ begin perform nowhere; end $$"))
@@ -313,7 +315,7 @@ def test_an_error_without_a_place_has_none(connection: _Connection) -> None:
     ],
 )
 def test_an_error_is_of_the_kind_its_sqlstate_says(
-    connection: _Connection, state: str, expected: type[NotebookError]
+    connection: PgConnection, state: str, expected: type[NotebookError]
 ) -> None:
     sql = f"do $$ begin raise 'thus' using errcode = '{state}', hint = 'so'; end $$"
     exc = failure(lambda: connection.execute(sql))
@@ -325,7 +327,7 @@ def test_an_error_is_of_the_kind_its_sqlstate_says(
 
 @pytest.mark.parametrize("sql", ["copy made to stdout", "copy made from stdin"])
 @pytest.mark.parametrize("before", ["", "select 1; "])
-def test_there_is_no_client_to_copy_with(connection: _Connection, sql: str, before: str) -> None:
+def test_there_is_no_client_to_copy_with(connection: PgConnection, sql: str, before: str) -> None:
     connection.execute("create table made (id integer)")
     connection.execute("insert into made select generate_series(1, 300000)")
     with pytest.raises(NotSupported, match="COPY"):
@@ -333,7 +335,7 @@ def test_there_is_no_client_to_copy_with(connection: _Connection, sql: str, befo
     assert value(connection, "select count(*) from made") == 300_000
 
 
-def test_a_copy_is_stopped_and_not_read_to_its_end(connection: _Connection) -> None:
+def test_a_copy_is_stopped_and_not_read_to_its_end(connection: PgConnection) -> None:
     endless = ENDLESS.replace("count(*)", "n")
     with pytest.raises(NotSupported, match="COPY"):
         connection.execute(f"copy ({endless}) to stdout")
@@ -341,7 +343,7 @@ def test_a_copy_is_stopped_and_not_read_to_its_end(connection: _Connection) -> N
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_rows_that_nobody_wants_take_no_memory(connection: _Connection) -> None:
+def test_rows_that_nobody_wants_take_no_memory(connection: PgConnection) -> None:
     def peak() -> int:
         (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         return int(line)
@@ -353,7 +355,7 @@ def test_rows_that_nobody_wants_take_no_memory(connection: _Connection) -> None:
 
 
 def test_listening_is_a_statement_and_notices_go_to_the_log(
-    connection: _Connection, caplog: pytest.LogCaptureFixture
+    connection: PgConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         connection.execute("listen here; notify here")
@@ -364,7 +366,7 @@ def test_listening_is_a_statement_and_notices_go_to_the_log(
     }
 
 
-def test_a_statement_longer_than_the_socket_takes_at_once(connection: _Connection) -> None:
+def test_a_statement_longer_than_the_socket_takes_at_once(connection: PgConnection) -> None:
     long = "x" * 20_000_000
     assert value(connection, f"select length('{long}')") == len(long)
     assert value(connection, "select length($1)", [long]) == len(long)
@@ -384,7 +386,7 @@ def test_a_statement_longer_than_the_socket_takes_at_once(connection: _Connectio
         "select id from thousand order by id for update",
     ],
 )
-def test_what_can_be_read_through_a_cursor_streams(connection: _Connection, sql: str) -> None:
+def test_what_can_be_read_through_a_cursor_streams(connection: PgConnection, sql: str) -> None:
     connection.execute("create table thousand as select generate_series(1, 1000) as id")
     result = connection.execute(sql)
     assert result.streaming
@@ -407,7 +409,7 @@ def test_what_can_be_read_through_a_cursor_streams(connection: _Connection, sql:
 )
 @pytest.mark.parametrize("begin", [False, True])
 def test_what_cannot_runs_once_and_spoils_nothing(
-    connection: _Connection, sql: str, expected: list[Any], begin: bool
+    connection: PgConnection, sql: str, expected: list[Any], begin: bool
 ) -> None:
     connection.execute("create table made (id integer)")
     if begin:
@@ -421,7 +423,7 @@ def test_what_cannot_runs_once_and_spoils_nothing(
 
 
 def test_a_small_result_is_committed_by_the_time_it_is_there(
-    server: Postgres, connection: _Connection
+    server: Postgres, connection: PgConnection
 ) -> None:
     connection.execute("create table made (id integer)")
     connection.execute(
@@ -437,7 +439,7 @@ def test_a_small_result_is_committed_by_the_time_it_is_there(
 
 @pytest.mark.parametrize("read_to_the_end", [True, False])
 def test_the_hidden_transaction_ends_with_the_result(
-    server: Postgres, connection: _Connection, read_to_the_end: bool
+    server: Postgres, connection: PgConnection, read_to_the_end: bool
 ) -> None:
     connection.execute("set application_name = 'observed'")
     other = DRIVER.open(server.properties).connect()
@@ -456,7 +458,7 @@ def test_the_hidden_transaction_ends_with_the_result(
     other.close()
 
 
-def test_savepoints_work_around_cursors(connection: _Connection) -> None:
+def test_savepoints_work_around_cursors(connection: PgConnection) -> None:
     connection.execute("begin; create table made (id integer); savepoint one")
     result = connection.execute("select generate_series(1, 1000)")
     result.fetch(200)
@@ -471,7 +473,7 @@ def test_savepoints_work_around_cursors(connection: _Connection) -> None:
     assert state(connection) is Transaction.NONE
 
 
-def test_an_error_of_a_later_row_ends_the_hidden_transaction(connection: _Connection) -> None:
+def test_an_error_of_a_later_row_ends_the_hidden_transaction(connection: PgConnection) -> None:
     result = connection.execute("select 1 / (500 - n) from generate_series(1, 1000) as n")
     with pytest.raises(QueryError, match="zero"):
         result.fetch(1000)
@@ -479,7 +481,7 @@ def test_an_error_of_a_later_row_ends_the_hidden_transaction(connection: _Connec
     assert value(connection, "select 1") == 1
 
 
-def test_a_value_that_cannot_be_read_ends_the_hidden_transaction(connection: _Connection) -> None:
+def test_a_value_that_cannot_be_read_ends_the_hidden_transaction(connection: PgConnection) -> None:
     deep = "repeat('[', 5000) || repeat(']', 5000)"
     sql = f"select case when n = 500 then ({deep})::json end from generate_series(1, 5000) as n"
     result = connection.execute(sql)
@@ -489,13 +491,13 @@ def test_a_value_that_cannot_be_read_ends_the_hidden_transaction(connection: _Co
     assert connection.rollback() is False
 
 
-def test_a_selection_of_nothing_counts_its_rows(connection: _Connection) -> None:
+def test_a_selection_of_nothing_counts_its_rows(connection: PgConnection) -> None:
     result = connection.execute_text("select from generate_series(1, 1000)")
     assert (result.columns, result.count, result.fetch(5)) == ([], 1000, [])
     assert connection.execute("create table made as select generate_series(1, 7)").count == 7
 
 
-def test_wide_rows_are_fetched_in_small_steps(connection: _Connection) -> None:
+def test_wide_rows_are_fetched_in_small_steps(connection: PgConnection) -> None:
     result = connection.execute("select repeat('x', 1000000) from generate_series(1, 200)")
     result.fetch(101)
     steps: list[int] = []
@@ -514,7 +516,7 @@ def test_wide_rows_are_fetched_in_small_steps(connection: _Connection) -> None:
 # --- Parameters
 
 
-def test_parameters_have_the_types_of_their_places(connection: _Connection) -> None:
+def test_parameters_have_the_types_of_their_places(connection: PgConnection) -> None:
     connection.execute("create table made (id integer, name text, j jsonb, a integer[])")
     insert = "insert into made values ($1, $2, $3, $4)"
     connection.execute(insert, ["5", 5, [1, {"x": None}], [1, None]])
@@ -528,7 +530,7 @@ def test_parameters_have_the_types_of_their_places(connection: _Connection) -> N
     assert rows(connection, "select id from made where id = any($1)", [[6, 7]]) == [(6,)]
 
 
-def test_nothing_but_parameters_is_interpreted(connection: _Connection) -> None:
+def test_nothing_but_parameters_is_interpreted(connection: PgConnection) -> None:
     sql = "select '%s %(x)s % $1 ? :x' || $1, '{\"a\": 1}'::jsonb ? 'a', 7 % 4 -- $2 :y"
     assert rows(connection, sql, ["!"]) == [("%s %(x)s % $1 ? :x!", True, 3)]
     sql = "select '::'::text || :x, (array[1, 2, 3])[1:2], $$:y$$"
@@ -549,7 +551,7 @@ def test_nothing_but_parameters_is_interpreted(connection: _Connection) -> None:
     ],
 )
 def test_wrong_parameters_are_errors_of_the_statement(
-    connection: _Connection, sql: str, parameters: Parameters | None
+    connection: PgConnection, sql: str, parameters: Parameters | None
 ) -> None:
     with pytest.raises(QueryError):
         connection.execute(sql, parameters)
@@ -575,6 +577,7 @@ INSTANT = "timestamptz '2020-01-02 03:04:05.6+02'"
         ("date '0044-03-15 BC'", "0044-03-15 BC"),
         ("timestamp '2020-01-02 03:04:05.6'", "2020-01-02T03:04:05.6"),
         ("timestamp 'infinity'", "infinity"),
+        ("timestamptz '0044-03-15 01:02:03+00 BC'", "0044-03-15T01:02:03+00:00 BC"),
         (INSTANT, "2020-01-02T01:04:05.6+00:00"),
         (f"set timezone = 'Asia/Kolkata'; select {INSTANT}", "2020-01-02T06:34:05.6+05:30"),
         ("timetz '01:02:03+04'", "01:02:03+04:00"),
@@ -594,12 +597,12 @@ INSTANT = "timestamptz '2020-01-02 03:04:05.6+02'"
         ("null::integer", None),
     ],
 )
-def test_text_is_exact(connection: _Connection, sql: str, expected: str | None) -> None:
+def test_text_is_exact(connection: PgConnection, sql: str, expected: str | None) -> None:
     *before, last = sql.split("; select ")
     assert text(connection, "; ".join([*before, f"select {last}"])) == expected
 
 
-def test_ones_own_types_have_names_and_their_arrays_are_lists(connection: _Connection) -> None:
+def test_ones_own_types_have_names_and_their_arrays_are_lists(connection: PgConnection) -> None:
     connection.execute("create type mood as enum ('good', 'so, so'); create domain small as int")
     sql = "select 'good'::mood, array['good', 'so, so']::mood[], 5::small, '{a}'::varchar(3)[]"
     result = connection.execute_text(sql)
@@ -610,17 +613,38 @@ def test_ones_own_types_have_names_and_their_arrays_are_lists(connection: _Conne
     assert rows(connection, sql) == [("good", ["good", "so, so"], 5, ["a"])]
 
 
-def test_values_without_a_type_in_python_stay_text(connection: _Connection) -> None:
+def test_values_without_a_type_in_python_stay_text(connection: PgConnection) -> None:
     sql = "select 1.50, '{\"a\": 1.10}'::json, interval '1 month', date 'infinity', '::1'::inet"
     (row,) = rows(connection, sql)
     assert row == (Decimal("1.50"), {"a": Decimal("1.10")}, "P1M", "infinity", "::1")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "date '0001-01-01 BC', date '-infinity'",
+        "timestamp '294276-12-31 23:59:59.999999', timestamp 'infinity'",
+        "timestamptz '0044-03-15 01:02:03+00 BC', timetz '24:00:00+02'",
+        "array[timestamp '12000-01-02 03:04']",
+    ],
+)
+def test_times_that_python_has_not_are_the_same_text_everywhere(
+    connection: PgConnection, sql: str
+) -> None:
+    (line,) = connection.execute_text(f"select {sql}").fetch(2)
+    found = [
+        json.dumps(value, separators=(",", ":")) if isinstance(value, list) else value
+        for (row,) in [rows(connection, f"select {sql}")]
+        for value in row
+    ]
+    assert found == list(json.loads(line).values())
 
 
 # --- The catalog
 
 
 def test_the_catalog_has_every_kind_of_table_and_view(
-    database: Database, connection: _Connection
+    database: Database, connection: PgConnection
 ) -> None:
     other = database.connect()
     connection.execute(
@@ -655,7 +679,7 @@ def test_the_catalog_has_every_kind_of_table_and_view(
     other.close()
 
 
-def test_the_catalog_can_be_asked_in_a_failed_transaction(connection: _Connection) -> None:
+def test_the_catalog_can_be_asked_in_a_failed_transaction(connection: PgConnection) -> None:
     connection.execute("create table made (id integer); begin")
     failure(lambda: connection.execute("select 1/0"))
     assert connection.tables() == [Table("notebook", "public", "made")]
@@ -663,7 +687,7 @@ def test_the_catalog_can_be_asked_in_a_failed_transaction(connection: _Connectio
     assert state(connection) is Transaction.FAILED
 
 
-def test_a_timeout_of_the_catalog_spoils_no_transaction(connection: _Connection) -> None:
+def test_a_timeout_of_the_catalog_spoils_no_transaction(connection: PgConnection) -> None:
     many = "; ".join(f"create table t{n} (id integer)" for n in range(300))
     connection.execute(f"begin; {many}; set local statement_timeout = 1")
     with contextlib.suppress(QueryError):  # quick machines make it in time
@@ -677,13 +701,13 @@ def test_a_timeout_of_the_catalog_spoils_no_transaction(connection: _Connection)
 # --- Interrupts
 
 
-def test_a_timeout_is_no_interrupt(connection: _Connection) -> None:
+def test_a_timeout_is_no_interrupt(connection: PgConnection) -> None:
     connection.execute("set statement_timeout = 20")
     with pytest.raises(QueryError, match="statement timeout"):
         connection.execute(ENDLESS)
 
 
-def test_an_interrupt_fails_the_users_transaction_and_ends_ours(connection: _Connection) -> None:
+def test_an_interrupt_fails_the_users_transaction_and_ends_ours(connection: PgConnection) -> None:
     interrupted(connection, lambda: connection.execute(ENDLESS))
     assert state(connection) is Transaction.NONE
     connection.execute("begin")
@@ -726,7 +750,7 @@ def test_a_call_does_not_end_before_its_interrupts_have_reached_the_server(
     wire.close()
 
 
-def test_an_interrupt_never_hits_the_next_statement(connection: _Connection) -> None:
+def test_an_interrupt_never_hits_the_next_statement(connection: PgConnection) -> None:
     stop = threading.Event()
 
     def hammer() -> None:
@@ -794,7 +818,7 @@ def test_a_database_survives_its_servers_restart(server: Postgres, database: Dat
         assert value(another, "select 1") == 1
 
 
-def test_closing_ends_what_was_open(server: Postgres, connection: _Connection) -> None:
+def test_closing_ends_what_was_open(server: Postgres, connection: PgConnection) -> None:
     connection.execute("create table made (id integer)")
     other = DRIVER.open(server.properties).connect()
     other.execute("begin; lock table made")
@@ -850,7 +874,7 @@ UNLOCKS = [
 
 @pytest.mark.parametrize("unlock", ["select 1", *UNLOCKS])
 def test_read_only_cannot_be_undone(
-    reader: _Connection, connection: _Connection, unlock: str
+    reader: PgConnection, connection: PgConnection, unlock: str
 ) -> None:
     for write in WRITES:
         with contextlib.suppress(NotebookError):
@@ -864,7 +888,7 @@ def test_read_only_cannot_be_undone(
     assert value(connection, "select is_called from counter") is False
 
 
-def test_who_asks_for_writing_is_told(reader: _Connection) -> None:
+def test_who_asks_for_writing_is_told(reader: PgConnection) -> None:
     for sql in ("set transaction read write", "begin; set transaction_read_only = off"):
         with pytest.raises(QueryError, match="read-write mode"):
             reader.execute(sql)
@@ -872,7 +896,7 @@ def test_who_asks_for_writing_is_told(reader: _Connection) -> None:
 
 
 def test_a_function_made_by_others_cannot_undo_it(
-    reader: _Connection, connection: _Connection
+    reader: PgConnection, connection: PgConnection
 ) -> None:
     connection.execute(
         """create function sly() returns void language plpgsql
@@ -886,7 +910,9 @@ def test_a_function_made_by_others_cannot_undo_it(
     assert rows(connection, "select * from made") == []
 
 
-def test_reading_works_as_ever_when_read_only(reader: _Connection, connection: _Connection) -> None:
+def test_reading_works_as_ever_when_read_only(
+    reader: PgConnection, connection: PgConnection
+) -> None:
     connection.execute("insert into made values (1)")
     assert state(reader) is Transaction.NONE
     assert rows(reader, "select * from made") == [(1,)]

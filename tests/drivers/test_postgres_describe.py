@@ -10,18 +10,19 @@ import pytest
 from notebook_rpc.errors import UnknownTable
 from notebook_rpc.model import Table
 from notebook_rpc.schema import ColumnFacts, Constraint, ConstraintKind
-from notebook_rpc_drivers.postgres import DRIVER, _Connection
+from notebook_rpc_drivers.postgres import DRIVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from notebook_rpc_drivers._postgres_connection import Connection
     from tests.servers import Postgres
 
 PRIMARY_KEY, UNIQUE, FOREIGN_KEY, CHECK = ConstraintKind
 
 
 @pytest.fixture
-def connection(postgres_server: Postgres) -> Iterator[_Connection]:
+def connection(postgres_server: Postgres) -> Iterator[Connection]:
     connection = DRIVER.open(postgres_server.properties).connect()
     connection.execute('drop schema if exists public, s, other, "S t.""q" cascade')
     connection.execute('create schema public; create schema s; create schema "S t.""q"')
@@ -33,7 +34,7 @@ def named(name: str, schema: str = "", catalog: str = "") -> Table:
     return Table(catalog, schema, name)
 
 
-def run(connection: _Connection, *statements: str) -> None:
+def run(connection: Connection, *statements: str) -> None:
     for statement in statements:
         connection.execute(statement).close()
 
@@ -51,7 +52,7 @@ ORDERS = """create table s.orders (
         on delete cascade deferrable initially deferred)"""
 
 
-def test_all_of_a_table(connection: _Connection) -> None:
+def test_all_of_a_table(connection: Connection) -> None:
     run(connection, 'create table s.users ("Us""er" int, other int, primary key ("Us""er", other))')
     run(connection, ORDERS)
     facts = connection.describe(named("ORDERS", "S"))
@@ -110,7 +111,7 @@ OBJECTS = {
 }
 
 
-def seen(connection: _Connection, name: str) -> list[Any]:
+def seen(connection: Connection, name: str) -> list[Any]:
     """What PostgreSQL's own views say of a table, in other words than the driver's."""
     queries = (
         f"""select to_jsonb(c) - 'udt_catalog' from information_schema.columns c
@@ -127,7 +128,7 @@ def seen(connection: _Connection, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_the_create_statement_makes_the_same_again(connection: _Connection, name: str) -> None:
+def test_the_create_statement_makes_the_same_again(connection: Connection, name: str) -> None:
     run(
         connection,
         'create table s.users ("Us""er" int, other int, primary key ("Us""er", other))',
@@ -151,7 +152,7 @@ def test_the_create_statement_makes_the_same_again(connection: _Connection, name
     assert told.create_stmt
 
 
-def test_a_foreign_table_has_its_server(connection: _Connection) -> None:
+def test_a_foreign_table_has_its_server(connection: Connection) -> None:
     run(connection, "drop foreign data wrapper if exists w cascade")
     run(connection, "create foreign data wrapper w", 'create server "S 1" foreign data wrapper w')
     run(
@@ -164,7 +165,7 @@ def test_a_foreign_table_has_its_server(connection: _Connection) -> None:
     run(connection, "drop foreign data wrapper w cascade")
 
 
-def test_names_are_first_what_is_spelt_so(connection: _Connection) -> None:
+def test_names_are_first_what_is_spelt_so(connection: Connection) -> None:
     run(connection, "create table t (lower int)", 'create table "T" (upper int)')
     run(connection, 'create table "S t.""q"."T.t" (odd int)')
 
@@ -179,7 +180,7 @@ def test_names_are_first_what_is_spelt_so(connection: _Connection) -> None:
         connection.describe(named("t.T", 'S t."q'))
 
 
-def test_a_table_is_the_one_that_sql_finds(connection: _Connection) -> None:
+def test_a_table_is_the_one_that_sql_finds(connection: Connection) -> None:
     run(
         connection, "create table t (i int)", "create table s.t (i int)", "create table s.u (i int)"
     )
@@ -203,13 +204,13 @@ def test_a_table_is_the_one_that_sql_finds(connection: _Connection) -> None:
 @pytest.mark.parametrize(
     "wanted", [named("t", "nowhere"), named("t", "public", "other"), named("t_pkey"), named("t.i")]
 )
-def test_others_are_unknown(connection: _Connection, wanted: Table) -> None:
+def test_others_are_unknown(connection: Connection, wanted: Table) -> None:
     run(connection, "create table t (i int primary key)")
     with pytest.raises(UnknownTable):
         connection.describe(wanted)
 
 
-def test_the_catalog_has_tables_too(connection: _Connection) -> None:
+def test_the_catalog_has_tables_too(connection: Connection) -> None:
     columns = connection.describe(named("pg_class", "pg_catalog")).columns
     assert columns[:2] == [
         ColumnFacts("oid", "oid", nullable=False),
@@ -217,7 +218,7 @@ def test_the_catalog_has_tables_too(connection: _Connection) -> None:
     ]
 
 
-def test_schemas_and_databases(connection: _Connection) -> None:
+def test_schemas_and_databases(connection: Connection) -> None:
     run(connection, "create temporary table t (i int)")
     assert connection.schemas() == ['S t."q', "information_schema", "public", "s"]
     databases = connection.databases()
@@ -228,7 +229,7 @@ def test_schemas_and_databases(connection: _Connection) -> None:
     connection.rollback()
 
 
-def test_in_a_transaction_that_has_failed_it_is_what_others_see(connection: _Connection) -> None:
+def test_in_a_transaction_that_has_failed_it_is_what_others_see(connection: Connection) -> None:
     run(connection, "create table t (i int)", "begin", "create table lost (i int)")
     with pytest.raises(Exception, match="division by zero"):
         connection.execute("select 1/0")
@@ -238,7 +239,7 @@ def test_in_a_transaction_that_has_failed_it_is_what_others_see(connection: _Con
     connection.rollback()
 
 
-def test_an_open_result_is_left_alone(connection: _Connection) -> None:
+def test_an_open_result_is_left_alone(connection: Connection) -> None:
     run(connection, "begin", "create table t (i int)")
     result = connection.execute("select generate_series(1, 100000)")
     first: list[Any] = list(result.fetch(10))
@@ -248,13 +249,13 @@ def test_an_open_result_is_left_alone(connection: _Connection) -> None:
     connection.rollback()
 
 
-def test_many_columns(connection: _Connection) -> None:
+def test_many_columns(connection: Connection) -> None:
     names = [f"c{n}" for n in range(1600)]  # its limit
     run(connection, f"create table t ({', '.join(f'{name} int' for name in names)})")
     assert [column.name for column in connection.describe(named("t")).columns] == names
 
 
-def test_a_reader_is_told_as_well(postgres_server: Postgres, connection: _Connection) -> None:
+def test_a_reader_is_told_as_well(postgres_server: Postgres, connection: Connection) -> None:
     run(connection, "create table t (i int primary key)")
     reader = DRIVER.open(postgres_server.properties, read_only=True).connect()
     assert reader.describe(named("t")) == connection.describe(named("t"))

@@ -221,7 +221,7 @@ def test_a_page_and_its_number_are_read_in_one_transaction(duck: Duck) -> None:
 
 def test_a_duckdb_reader_uploads_nothing(duck: Duck) -> None:
     before = everything(duck.writer, duck.folder, DUCK_STATE)
-    with pytest.raises(QueryError, match="read-only users upload nothing"):
+    with pytest.raises(QueryError, match="a read-only connection takes no uploads"):
         duck.reader.upload("", "t", b"")
     assert everything(duck.writer, duck.folder, DUCK_STATE) == before
 
@@ -229,13 +229,13 @@ def test_a_duckdb_reader_uploads_nothing(duck: Duck) -> None:
 def test_duckdb_says_why(duck: Duck) -> None:
     reader = duck.reader
     for sql, why in (
-        ("copy t to 'x'", "read-only users can run queries, and no COPY statement"),
-        ("update extensions", "read-only users can run queries, and nothing else"),
+        ("copy t to 'x'", "a read-only connection can run queries, and no COPY statement"),
+        ("update extensions", "a read-only connection can run queries, and nothing else"),
         ("select 1; drop table t", r"statement 2 of 2: .* no DROP statement \(nothing ran\)"),
         ("explain analyze copy t to 'x'", "can have queries explained, and nothing else"),
         ("explain insert into t (x) select 1", "can have queries explained, and nothing else"),
         ("explain (analyze) insert into t (x) select 1", "have queries explained, and nothing"),
-        ("pivot t on x", r"name the values of a PIVOT: ON column IN \(1, 2\)"),
+        ("pivot t on x", r"needs the values of a PIVOT: ON column IN \(1, 2\)"),
         ("from logged", "cannot run enable_logging: it is not known to only read"),
         ("select nextval('s')", "transaction is launched in read-only mode"),
     ):

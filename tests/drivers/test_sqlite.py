@@ -24,13 +24,15 @@ from notebook_rpc.errors import (
 )
 from notebook_rpc.model import Column, ResultColumn, Table
 from notebook_rpc.sansio.values import TextRows
-from notebook_rpc_drivers.sqlite import DRIVER, split
+from notebook_rpc_drivers._sqlite_text import split
+from notebook_rpc_drivers.sqlite import DRIVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from notebook_rpc_drivers.sqlite import _Connection, _Database
+    from notebook_rpc_drivers._sqlite_connection import Connection
+    from notebook_rpc_drivers.sqlite import _Database
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def database(path: Path) -> Iterator[_Database]:
 
 
 @pytest.fixture
-def connection(database: _Database) -> Iterator[_Connection]:
+def connection(database: _Database) -> Iterator[Connection]:
     connection = database.connect()
     yield connection
     connection.close()
@@ -126,25 +128,25 @@ def test_split_of_nothing(sql: str) -> None:
 
 @pytest.mark.parametrize("sql", ["/*", "-- x\n /*", "select 1; /*"])
 def test_a_comment_that_opens_at_the_very_end_is_the_error_it_is_for_sqlite(
-    connection: _Connection, sql: str
+    connection: Connection, sql: str
 ) -> None:
     with pytest.raises(QueryError, match="syntax error"):
         connection.execute(sql)
 
 
-def test_a_statement_before_the_last_runs_to_its_end(connection: _Connection) -> None:
+def test_a_statement_before_the_last_runs_to_its_end(connection: Connection) -> None:
     late = "select abs(column1) from (values (1), (2), (-9223372036854775807 - 1))"
     with pytest.raises(QueryError, match="statement 1 of 2: integer overflow"):
         connection.execute(f"{late}; select 1")
 
 
-def test_a_trigger_is_made_and_runs(connection: _Connection) -> None:
+def test_a_trigger_is_made_and_runs(connection: Connection) -> None:
     connection.execute("create table a(x); create table b(x); insert into b values (1); " + TRIGGER)
     result = connection.execute("insert into a values (1), (2); select count(*) as n from b")
     assert result.fetch(2) == [(0,)]
 
 
-def test_values_keep_their_own_types(connection: _Connection) -> None:
+def test_values_keep_their_own_types(connection: Connection) -> None:
     result = connection.execute(
         "select 1 as i, 1.5 as f, 9e999 as inf, 'x' as s, x'00ff' as b, null"
     )
@@ -152,7 +154,7 @@ def test_values_keep_their_own_types(connection: _Connection) -> None:
     assert result.fetch(2) == [(1, 1.5, math.inf, "x", b"\x00\xff", None)]
 
 
-def test_text_that_is_not_utf8_comes_as_bytes(connection: _Connection) -> None:
+def test_text_that_is_not_utf8_comes_as_bytes(connection: Connection) -> None:
     sql = "select cast(x'ff41' as text) as a, '\u00e9' as b"
     assert connection.execute(sql).fetch(2) == [(b"\xffA", "\u00e9")]
     assert TextRows(connection.execute(sql)).fetch(2) == ['{"a":"\\\\xff41","b":"\u00e9"}']
@@ -173,7 +175,7 @@ def test_text_that_is_not_utf8_comes_as_bytes(connection: _Connection) -> None:
         ("pragma user_version = 3", 0),
     ],
 )
-def test_what_has_no_rows_has_a_count(connection: _Connection, sql: str, count: int) -> None:
+def test_what_has_no_rows_has_a_count(connection: Connection, sql: str, count: int) -> None:
     connection.execute("create table t(a); create table log(a)")
     connection.execute("create trigger r after insert on t begin insert into log values (1); end")
     connection.execute("insert into t values (1), (2), (3)")
@@ -182,7 +184,7 @@ def test_what_has_no_rows_has_a_count(connection: _Connection, sql: str, count: 
 
 
 def test_returning_has_rows_and_is_committed_before_they_are_read(
-    database: _Database, connection: _Connection
+    database: _Database, connection: Connection
 ) -> None:
     connection.execute("create table t(a)")
     result = connection.execute("insert into t values (1), (2), (3) returning a, a")
@@ -207,14 +209,14 @@ def test_returning_has_rows_and_is_committed_before_they_are_read(
     ],
 )
 def test_what_cannot_be_bound_is_an_error(
-    connection: _Connection, sql: str, parameters: object
+    connection: Connection, sql: str, parameters: object
 ) -> None:
     with pytest.raises(QueryError):
         connection.execute(sql, parameters)  # type: ignore[arg-type]
     assert connection.execute("select 1").fetch(2) == [(1,)]
 
 
-def test_a_name_that_no_parameter_has_is_an_error(connection: _Connection) -> None:
+def test_a_name_that_no_parameter_has_is_an_error(connection: Connection) -> None:
     connection.execute("create table t(a)")
     with pytest.raises(QueryError, match="no parameter 'who'"):
         connection.execute("insert into t values (:a)", {"a": 1, "who": 2})
@@ -222,14 +224,14 @@ def test_a_name_that_no_parameter_has_is_an_error(connection: _Connection) -> No
     assert connection.execute(sql, {"a": 1, "b": 2, "c": 3, "4": 4}).fetch(2) == [(10, 0)]
 
 
-def test_a_number_behind_a_dollar_is_a_place(connection: _Connection) -> None:
+def test_a_number_behind_a_dollar_is_a_place(connection: Connection) -> None:
     sql = "select $2 || '$1' || $1 || $2 || \"$1\" from (select '.' as \"$1\") -- $3"
     assert connection.execute(sql, ["a", "b"]).fetch(2) == [("b$1ab.",)]
     with pytest.raises(QueryError):
         connection.execute("select $2, $1", ["a"])
 
 
-def test_a_catalog_has_what_is_attached_and_what_is_temporary(connection: _Connection) -> None:
+def test_a_catalog_has_what_is_attached_and_what_is_temporary(connection: Connection) -> None:
     connection.execute('attach \':memory:\' as "o\'""x"; create table "o\'""x".t(a int)')
     connection.execute("create temp table t(b text, c text as (b || 'x')); create table t(d)")
     connection.execute("create table auto(id integer primary key autoincrement)")
@@ -248,21 +250,21 @@ def test_a_catalog_has_what_is_attached_and_what_is_temporary(connection: _Conne
     assert connection.columns("", "temp", "") == connection.columns("", "temp", "t")
 
 
-def test_a_broken_view_does_not_hide_the_rest(connection: _Connection) -> None:
+def test_a_broken_view_does_not_hide_the_rest(connection: Connection) -> None:
     connection.execute("create table t(a); create view v as select a from t; create table u(b)")
     connection.execute("drop table t")
     assert connection.views() == [Table("", "main", "v")]
     assert connection.columns("", "", "") == [Column("", "main", "u", "b", "")]
 
 
-def test_a_file_that_cannot_be_attached_is_the_statement_s_fault(connection: _Connection) -> None:
+def test_a_file_that_cannot_be_attached_is_the_statement_s_fault(connection: Connection) -> None:
     with pytest.raises(QueryError, match="unable to open"):
         connection.execute("attach '/no/such/file.db' as x")
 
 
 class TestLocks:
     @pytest.fixture
-    def holder(self, path: Path, connection: _Connection) -> Iterator[sqlite3.Connection]:
+    def holder(self, path: Path, connection: Connection) -> Iterator[sqlite3.Connection]:
         connection.execute("create table t(a)")
         holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         holder.execute("begin immediate")
@@ -287,7 +289,7 @@ class TestLocks:
         connection.close()
         database.close()
 
-    def test_patience_pays(self, connection: _Connection, holder: sqlite3.Connection) -> None:
+    def test_patience_pays(self, connection: Connection, holder: sqlite3.Connection) -> None:
         outcome: list[int | NotebookError] = []
 
         def work() -> None:
@@ -305,7 +307,7 @@ class TestLocks:
         assert outcome == [1]
 
     @pytest.mark.usefixtures("holder")
-    def test_an_interrupt_ends_the_waiting(self, connection: _Connection) -> None:
+    def test_an_interrupt_ends_the_waiting(self, connection: Connection) -> None:
         outcome: list[BaseException] = []
 
         def work() -> None:
@@ -321,7 +323,7 @@ class TestLocks:
         assert str(outcome[0]) == "interrupted while waiting for a lock"
 
     def test_an_interrupt_ends_a_catalog_call_s_waiting_and_not_the_open_result(
-        self, connection: _Connection, tmp_path: Path
+        self, connection: Connection, tmp_path: Path
     ) -> None:
         holder = sqlite3.connect(tmp_path / "other.db", isolation_level=None)
         holder.execute("create table x(a)")
@@ -345,7 +347,7 @@ class TestLocks:
         assert result.fetch(3) == [(2,), (3,)]
         holder.close()
 
-    def test_a_long_catalog_call_can_be_interrupted(self, connection: _Connection) -> None:
+    def test_a_long_catalog_call_can_be_interrupted(self, connection: Connection) -> None:
         made = ";".join(f"create table t{number}(a, b, c)" for number in range(3000))
         connection.execute(f"begin; {made}; commit")
         outcome: list[BaseException] = []
@@ -378,12 +380,12 @@ class TestOpening:
         assert databases[0].description == "SQLite in memory"
 
     def test_the_file_is_made_where_it_was_asked_for(
-        self, path: Path, connection: _Connection
+        self, path: Path, connection: Connection
     ) -> None:
         connection.execute("create table t(a)")
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
-    def test_read_only(self, path: Path, connection: _Connection) -> None:
+    def test_read_only(self, path: Path, connection: Connection) -> None:
         connection.execute("create table t(a)")
         database = DRIVER.open({"database": str(path), "mode": "ro"})
         reader = database.connect()
@@ -393,7 +395,7 @@ class TestOpening:
         reader.close()
         database.close()
 
-    def test_read_only_is_no_way_to_any_file(self, path: Path, connection: _Connection) -> None:
+    def test_read_only_is_no_way_to_any_file(self, path: Path, connection: Connection) -> None:
         connection.execute("create table t(a); insert into t values (7)")
         database = DRIVER.open({"database": str(path)}, read_only=True)
         reader = database.connect()
@@ -435,7 +437,7 @@ class TestOpening:
         with pytest.raises(InvalidParams, match=f"property {min(properties)}:"):
             DRIVER.open(properties)
 
-    def test_the_journal_mode_stays(self, path: Path, connection: _Connection) -> None:
+    def test_the_journal_mode_stays(self, path: Path, connection: Connection) -> None:
         connection.execute("create table t(a)")
         with closing(sqlite3.connect(path)) as plain:
             assert plain.execute("pragma journal_mode").fetchone() == ("delete",)

@@ -9,17 +9,19 @@ import pytest
 from notebook_rpc.errors import UnknownTable
 from notebook_rpc.model import Table
 from notebook_rpc.schema import ColumnFacts, Constraint, ConstraintKind
-from notebook_rpc_drivers.sqlite import DRIVER, _Connection
+from notebook_rpc_drivers.sqlite import DRIVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from notebook_rpc_drivers._sqlite_connection import Connection
+
 PRIMARY_KEY, UNIQUE, FOREIGN_KEY, CHECK = ConstraintKind
 
 
 @pytest.fixture
-def connection() -> Iterator[_Connection]:
+def connection() -> Iterator[Connection]:
     database = DRIVER.open({})
     connection = database.connect()
     yield connection
@@ -27,7 +29,7 @@ def connection() -> Iterator[_Connection]:
     database.close()
 
 
-def run(connection: _Connection, *statements: str) -> None:
+def run(connection: Connection, *statements: str) -> None:
     for statement in statements:
         connection.execute(statement).close()
 
@@ -50,7 +52,7 @@ ORDERS = """create table "Or ders" (
 )"""
 
 
-def test_all_of_a_table(connection: _Connection) -> None:
+def test_all_of_a_table(connection: Connection) -> None:
     run(connection, 'create table users ("i d" integer primary key, kind text)', ORDERS)
     facts = connection.describe(named("OR DERS"))
     assert facts.table == Table("", "main", "Or ders")
@@ -75,7 +77,7 @@ def test_all_of_a_table(connection: _Connection) -> None:
     assert facts.create_stmt.lower() == ORDERS.lower()
 
 
-def test_only_the_key_that_is_the_rowid_is_never_null(connection: _Connection) -> None:
+def test_only_the_key_that_is_the_rowid_is_never_null(connection: Connection) -> None:
     run(
         connection,
         "create table a (id integer primary key)",
@@ -86,7 +88,7 @@ def test_only_the_key_that_is_the_rowid_is_never_null(connection: _Connection) -
     assert nullable == [False, True, False]
 
 
-def test_a_view_of_what_is_gone_is_still_there(connection: _Connection) -> None:
+def test_a_view_of_what_is_gone_is_still_there(connection: Connection) -> None:
     run(connection, "create table t (i)", "create view v as select i from t")
     assert [column.name for column in connection.describe(named("V")).columns] == ["i"]
     run(connection, "drop table t")
@@ -95,14 +97,14 @@ def test_a_view_of_what_is_gone_is_still_there(connection: _Connection) -> None:
     assert facts.create_stmt == "CREATE VIEW v as select i from t"
 
 
-def test_temporary_tables_hide_others(connection: _Connection) -> None:
+def test_temporary_tables_hide_others(connection: Connection) -> None:
     run(connection, "create table t (a)", "create temp table T (b)")
     assert connection.describe(named("t")).table == Table("", "temp", "T")
     assert connection.describe(named("t", "MAIN")).table == Table("", "main", "t")
     assert connection.databases() == connection.schemas() == ["main"]
 
 
-def test_attached_files_are_schemas(connection: _Connection, tmp_path: Path) -> None:
+def test_attached_files_are_schemas(connection: Connection, tmp_path: Path) -> None:
     path = str(tmp_path / "other.db").replace("'", "''")
     run(connection, f'attach \'{path}\' as "o.""t"', 'create table "o.""t".t (a)')
     there = Table("", 'o."t', "t")
@@ -112,7 +114,7 @@ def test_attached_files_are_schemas(connection: _Connection, tmp_path: Path) -> 
     assert connection.databases() == ["main", 'o."t']
 
 
-def test_a_virtual_table_has_columns(connection: _Connection) -> None:
+def test_a_virtual_table_has_columns(connection: Connection) -> None:
     run(connection, "create virtual table t using fts5(title, body, prefix='2')")
     facts = connection.describe(named("t"))
     assert [column.name for column in facts.columns] == ["title", "body"]
@@ -122,13 +124,13 @@ def test_a_virtual_table_has_columns(connection: _Connection) -> None:
 @pytest.mark.parametrize(
     "wanted", [named("t", "nowhere"), named("t", "", "main"), named("sqlite_master"), named("t\0")]
 )
-def test_others_are_unknown(connection: _Connection, wanted: Table) -> None:
+def test_others_are_unknown(connection: Connection, wanted: Table) -> None:
     run(connection, "create table t (a)")
     with pytest.raises(UnknownTable):
         connection.describe(wanted)
 
 
-def test_many_columns(connection: _Connection) -> None:
+def test_many_columns(connection: Connection) -> None:
     run(connection, f"create table t ({', '.join(f'c{n} int' for n in range(2000))}, check (c7))")
     facts = connection.describe(named("t"))
     assert [column.name for column in facts.columns] == [f"c{n}" for n in range(2000)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from notebook_rpc_drivers._duckdb_connection import Connection
-    from notebook_rpc_drivers.sqlite import _Connection as SqliteConnection
+    from notebook_rpc_drivers._sqlite_connection import Connection as SqliteConnection
 
 LASTING, SHARED, VOLATILE = Stability.LASTING, Stability.SHARED, Stability.VOLATILE
 

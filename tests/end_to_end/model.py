@@ -22,6 +22,7 @@ Row: TypeAlias = "dict[str, str | None]"
 # The codes of docs/errors.md.
 NO_SUCH_METHOD, INVALID_PARAMS, WRONG_STATE, UNKNOWN_SESSION = -32601, -32602, -32001, -32002
 QUERY_ERROR, UNAVAILABLE, TIMED_OUT, CANCELLED = -32011, -32012, -32014, -32800
+UNKNOWN_TABLE = -32016
 
 AUTOCOMMIT, OPEN, FAILED = "autocommit", "in transaction", "failed transaction"
 
@@ -260,12 +261,21 @@ class Session:
                 return Fails((UNAVAILABLE,), which)
             result = self._run(statement)
             if result is None:
+                code = UNKNOWN_TABLE if self._misses_its_table(statement) else QUERY_ERROR
                 self._spoil(statement, last=number == total)
-                return Fails((QUERY_ERROR,), which)
+                return Fails((code,), which)
             if result.after is words.Endless:
                 return RUNS if call.timeout is None else self.interrupt(call, TIMED_OUT)
         self.result = result
         return DONE
+
+    def _misses_its_table(self, statement: Statement) -> bool:
+        """Of one that has failed. The fake has one word for all that is wrong with a statement."""
+        if self.world.dialect.lax or self.transaction == FAILED:
+            return False
+        return isinstance(statement, words.Unknown | words.OfTable) and not isinstance(
+            statement, words.Create
+        )
 
     def _spoil(self, statement: Statement, *, last: bool) -> None:
         """What an error does to a transaction is the database's affair."""

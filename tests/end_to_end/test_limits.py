@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,6 +116,30 @@ def test_json_may_be_nested_so_deep_and_no_deeper(server: Server) -> None:
     _, answer = posted(server, request(6))
     assert answer["error"]["data"]["slug"] == "parse-error"
     assert "nested deeper than 5 levels" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/query", "/mosaic", "/api/contexts/default/connections/default/query"]
+)
+def test_the_same_goes_for_json_in_other_protocols(server: Server, path: str) -> None:
+    for depth in (5, 6):
+        inner = b"[" * (depth - 1) + b"]" * (depth - 1)
+        body = b'{"type": "json", "sql": "", "params": %b}' % inner
+        with closing(
+            http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        ) as connection:
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            assert response.status == 400
+            assert (b"nested deeper than 5 levels" in response.read()) == (depth > 5)
+
+
+def test_and_for_what_is_subscribed_to(server: Server) -> None:
+    for depth in (5, 6):
+        params = "%5B" * depth + "%5D" * depth
+        status, _, answer = ask(server, "GET", f"/api/subscribe?query=nothing&params={params}")
+        assert status == 400
+        assert ("nested deeper than 5 levels" in answer["error"]) == (depth > 5)
 
 
 def test_json_may_have_so_many_values_and_no_more() -> None:

@@ -75,7 +75,7 @@ EL = "/api/contexts/__session__/connections/el"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server() as server:
+    with Server("--register", "duckdb,sqlite,postgres,odbc") as server:
         yield server
 
 

@@ -54,6 +54,7 @@ FAILING = """
     import logging
     import sys
 
+    import trio
     from notebook_rpc.runtime import http, sql
 
     @http.get("/fails/{how}")
@@ -82,6 +83,15 @@ FAILING = """
     async def later(request):
         raise ValueError("secret")
 
+    @http.get("/task")
+    async def task(request):
+        async def exits():
+            sys.exit("secret")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exits)
+            await trio.sleep_forever()
+
     @http.get("/stream")
     def stream(request):
         def pieces():
@@ -104,21 +114,18 @@ def test_a_failure_tells_nothing_but_where_to_look(tmp_path: Path) -> None:
     with Unsound(*write(tmp_path, setup=FAILING)) as server:
         client = Client(server.port)
         requests = []
-        ways = ("raises", "exits", "sql", "nothing", "coroutine", "json", "status")
-        for path in (*(f"/fails/{way}" for way in ways), "/later"):
+        ways = ("raises", "exits", "sql", "nothing", "coroutine", "json", "status", "header")
+        for path in (*(f"/fails/{way}" for way in ways), "/fails/length", "/later", "/task"):
             answer = client.get(path)
             assert (answer.status, answer.json["error"]) == (500, "internal-error"), path
             assert b"secret" not in answer.body
             requests.append(answer.json["request"])
-        for way in ("header", "length"):  # which only the transport can tell
-            answer = client.get(f"/fails/{way}")
-            assert (answer.status, answer.body) == (500, b"")
         with pytest.raises(ConnectionResetError):
             client.get("/stream")
         client.get("/logs")
         log = server.stop()
     for request in requests:
-        assert re.search(rf"ERROR +\[{request}\] the handler of GET .* failed\nTraceback", log)
+        assert re.search(rf"ERROR +\[{request}\] the handler of GET .* failed\n.*Traceback", log)
     assert log.count("ValueError: secret") == 3
     assert re.search(r"WARNING +\[r\d+\] a word of the script's", log)
 

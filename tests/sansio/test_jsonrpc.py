@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from notebook_rpc.errors import InvalidParams, NotebookError, WrongState
 from notebook_rpc.sansio import jsonrpc
-from notebook_rpc.sansio.jsonrpc import MAX_DEPTH, Call, Refused
+from notebook_rpc.sansio.jsonrpc import Call, Refused
+from notebook_rpc.sansio.jsontext import MAX_DEPTH
 
 MAX_BATCH = 10
 LONG = "1" * 5000

@@ -13,7 +13,8 @@ from notebook_rpc.model import Table
 from notebook_rpc.sansio import sqledit
 from notebook_rpc.sansio.changes import Change, Condition, Operation
 from notebook_rpc.sansio.origins import Item, Outline, Source
-from notebook_rpc.sansio.sqltree import LONGEST
+from notebook_rpc.sansio.sqledit import PART
+from notebook_rpc.sansio.sqltree import LONGEST, MOST_BRACKETS
 from notebook_rpc.schema import ColumnFacts, TableFacts
 
 ADD, REMOVE = Operation.ADD, Operation.REMOVE
@@ -186,8 +187,26 @@ def test_what_is_no_single_select_is_not_changed(sql: str) -> None:
 
 
 def test_a_long_statement_is_changed_in_linear_time_and_depth() -> None:
-    many = " and ".join(["aa=1"] * 3000)
+    many = " and ".join(["aa=1"] * 800)
     assert where(f"select 1 from t where {many}", ADD, "b|=|2").endswith(" AND b = 2")
+
+
+def test_a_change_counts_as_the_statement_does() -> None:
+    """However short its parts are: each is read, and looked for in all of the statement."""
+    for conditions in ([f"a|=|{'1' * LONGEST}"], ["a|=|1"] * (LONGEST // PART)):
+        with pytest.raises(NotSupported, match=f"a SELECT of {LONGEST} characters"):
+            where("select 1 from t", ADD, *conditions)
+    with pytest.raises(NotSupported, match=f"a SELECT of {LONGEST} characters"):
+        select("select 1 from t", ADD, *["a"] * (LONGEST // PART))
+
+
+def test_what_takes_time_for_all_that_is_before_it_is_not_read() -> None:
+    """Subscripts of subscripts, to sqlglot."""
+    for dialect in ("duckdb", "postgresql"):
+        assert sqledit.outline(f"select a{'[1]' * MOST_BRACKETS} from t", dialect) is not None
+        assert sqledit.outline(f"select a{'[1]' * (MOST_BRACKETS + 1)} from t", dialect) is None
+    names = ", ".join(["[a]"] * (MOST_BRACKETS + 1))
+    assert sqledit.outline(f"select {names} from t", "mssql") is not None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from notebook_rpc.sansio.sqltext import (
     statements,
     tokens,
     transaction_control,
+    verb,
 )
 
 DIALECTS = {
@@ -442,3 +443,40 @@ def test_tokens_have_no_gaps(dialect: Dialect, sql: str) -> None:
     found = list(tokens(sql, dialect))
     assert "".join(sql[start:end] for _, start, end in found) == sql
     assert all(start < end for _, start, end in found)
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1", "SELECT"),
+        ("insert into t values (1)", "INSERT"),
+        ("-- a comment\n /* and another */ INSERT INTO t SELECT 1;", "INSERT"),
+        ("INSERT INTO t VALUES (1); SELECT 1", "SELECT"),
+        ("SELECT ';'; INSERT INTO t VALUES (1) ;; ", "INSERT"),
+        ("WITH a AS (SELECT 1) INSERT INTO t FROM a", "INSERT"),
+        ("WITH a AS (INSERT INTO t VALUES (1) RETURNING i) SELECT * FROM a", "SELECT"),
+        ("WITH RECURSIVE a(x) AS (VALUES (1)) DELETE FROM t", "DELETE"),
+        ("(SELECT 1)", "SELECT"),
+        ("EXPLAIN INSERT INTO t VALUES (1)", "EXPLAIN"),
+        ("'insert'", ""),
+        ("WITH", ""),
+        ("", ""),
+        (" ; -- nothing", ""),
+    ],
+)
+def test_verbs(sql: str, expected: str) -> None:
+    assert verb(sql) == expected
+
+
+def test_the_verb_of_much_sql_is_looked_for_where_it_costs_nothing() -> None:
+    rows = ", ".join(["(1, 'x')"] * 100_000)
+    begun = time.perf_counter()
+    assert verb(f"INSERT INTO t VALUES {rows};\n") == "INSERT"
+    assert verb(f"SELECT 1; INSERT INTO t VALUES {rows}") == ""
+    assert verb(f"WITH a AS (VALUES {rows}) INSERT INTO t FROM a") == ""
+    assert time.perf_counter() - begun < 0.2
+
+
+@given(st.text() | SQL)
+def test_no_text_is_too_odd_to_have_a_verb(sql: str) -> None:
+    assert verb(sql) == verb(sql).upper()

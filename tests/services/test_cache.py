@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from notebook_rpc.errors import Busy
 from notebook_rpc.services._entries import PIECE, Entries
 from notebook_rpc.services.cache import SHARE, STALLED, Cache, Key
 from notebook_rpc.services.versions import Versions
@@ -713,3 +715,28 @@ def test_two_processes_share_a_folder_and_its_bound(tmp_path: Path) -> None:
     # What each does not see of the other is an eighth at most, and a result on its way.
     assert size(tmp_path) <= (BOUND) * 1.5
     assert all(is_whole(tmp_path, path) for path in files(tmp_path))
+
+
+async def test_who_reads_or_writes_need_not_wait_among_calls(tmp_path: Path) -> None:
+    """An answer that has begun must not be cut short because the server is busy."""
+    workers = Workers(limit=1, spare=1, max_waiting=0)
+    cache = Cache(tmp_path / "cache", 16 << 20, workers)
+    piece = os.urandom(PIECE)
+    await store(cache, key("kept"), piece)
+    ended = threading.Event()
+    async with trio.open_nursery() as nursery, cache.found(key("kept")) as reader:
+        assert reader is not None
+        async with cache.entry(key("new")) as entry:
+            assert entry.writer is not None
+            nursery.start_soon(workers.run, ended.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(Busy):
+                await workers.run(ended.wait)
+            try:
+                assert await whole(reader) == piece
+                await entry.writer.write(piece)
+                await entry.writer.commit()
+            finally:
+                ended.set()
+    assert await look(cache, key("new")) == piece
+    workers.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from notebook_rpc.errors import (
     DatabaseError,
     DatabaseUnavailable,
+    MissingDriver,
     NotSupported,
     QueryError,
     UnknownConnection,
@@ -30,6 +33,7 @@ class Shelf:
         self.events: list[str] = []
         self.databases = {name: FakeDatabase() for name in ("default", "sales", "team/plans")}
         self.gone: set[str] = set()
+        self.workers = workers
         openers = {name: self.opener(name) for name in self.databases}
         self.connections = Connections(openers, workers)
 
@@ -102,6 +106,23 @@ async def test_the_last_opened_is_closed_first_and_a_failure_stops_nothing(shelf
     assert await shelf.connections.close() == {}
 
 
+async def test_so_it_is_if_a_driver_fails_as_none_may(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    shelf.databases["sales"].close = fail  # type: ignore[method-assign]
+    for name in ("default", "sales"):
+        await shelf.connections.open(name)
+    failures = await shelf.connections.close()
+    assert {name: str(failure) for name, failure in failures.items()} == {
+        "sales": "RuntimeError: a bug"
+    }
+    assert shelf.databases["default"].closed
+    assert "closing sales failed" in caplog.text
+
+
 async def test_what_was_never_opened_is_not_closed(shelf: Shelf) -> None:
     await shelf.connections.open("sales")
     await shelf.connections.close()
@@ -135,6 +156,27 @@ async def test_whoever_has_waited_for_a_try_that_failed_shares_the_failure(shelf
             nursery.start_soon(ask)
     assert failures == ["sales is gone"] * 5
     assert shelf.events == ["open sales"]
+
+
+async def test_it_is_shared_with_all_that_is_known_of_it(shelf: Shelf) -> None:
+    def opened() -> FakeDatabase:
+        failure = MissingDriver("install it")
+        failure.module = "psycopg"
+        raise failure
+
+    connections = Connections({"sales": opened}, shelf.workers)
+    modules = []
+
+    async def ask() -> None:
+        try:
+            await connections.connect("sales")
+        except MissingDriver as exc:
+            modules.append(exc.module)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ask)
+    assert modules == ["psycopg"] * 3
 
 
 async def test_a_read_only_connection_beside_one_that_writes(shelf: Shelf) -> None:
@@ -198,6 +240,10 @@ class Counted:
         self._token.run_sync_soon(self.closed.set)
 
 
+def _same(database: Counted) -> Counted:
+    return database
+
+
 class TestReplacing:
     @pytest.fixture
     async def connections(self, nursery: trio.Nursery) -> AsyncIterator[Connections]:
@@ -240,6 +286,40 @@ class TestReplacing:
             used.pop()
         with trio.fail_after(5):
             await first.closed.wait()
+
+    async def test_it_is_closed_however_many_calls_wait(self) -> None:
+        workers = Workers(limit=1, spare=1, max_waiting=0)
+        connections = Connections({}, workers)
+        first, second = Counted("first"), Counted("second")
+        for each in (first, second):
+            await connections.put("a", partial(_same, each))
+        waiting = threading.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run, waiting.wait)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(connections.run)
+            try:
+                with trio.fail_after(5):
+                    await first.closed.wait()
+            finally:
+                waiting.set()
+            nursery.cancel_scope.cancel()
+        await connections.close()
+        workers.close()
+
+    async def test_one_that_fails_to_close_as_none_may_ends_nothing(
+        self, connections: Connections, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail() -> None:
+            raise RuntimeError("a bug")
+
+        broken, second, third = Counted("broken"), Counted("second"), Counted("third")
+        broken.close = fail  # type: ignore[method-assign]
+        for each in (broken, second, third):
+            await connections.put("a", partial(_same, each))
+        with trio.fail_after(5):
+            await second.closed.wait()
+        assert "RuntimeError: a bug" in caplog.text
 
     async def test_what_does_not_open_changes_nothing(self, connections: Connections) -> None:
         first = Counted("first")

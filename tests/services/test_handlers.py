@@ -12,10 +12,10 @@ import trio
 import trio.testing
 
 from notebook_rpc.errors import Busy, HandlerTimeout
-from notebook_rpc.services.handlers import Handlers, Stopped
+from notebook_rpc.services.handlers import Handlers, Steps, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from notebook_rpc.services.handlers import Ask
 
@@ -228,3 +228,58 @@ def test_a_handler_may_outlive_the_event_loop() -> None:
     held.go.set()
     assert ended.wait(10)
     assert refused == [Stopped]
+
+
+# Iterators, one step after the other
+
+
+def test_a_thread_that_comes_too_late_finds_it_closed() -> None:
+    closed: list[str] = []
+
+    def pieces() -> Iterator[str]:
+        try:
+            yield "a"
+        finally:
+            closed.append("once")
+
+    steps = Handlers.steps(pieces(), str.encode)
+    assert steps.next() == b"a"
+    assert steps.leave()
+    assert steps.next() is None
+    assert closed == []
+    steps.close()
+    assert (steps.next(), closed) == (None, ["once"])
+
+
+def test_who_leaves_as_a_step_ends_is_the_only_one_to_close() -> None:
+    closed: list[str] = []
+
+    def pieces() -> Iterator[str]:
+        try:
+            yield "a"
+        finally:
+            closed.append("once")
+
+    class LeavesBehind:
+        """A lock; as its second holder lets it go, somebody leaves."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.releases = 0
+            self.is_theirs = False
+
+        def __enter__(self) -> None:
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+            self.releases += 1
+            if self.releases == 2:
+                self.is_theirs = steps.leave()
+
+    steps = Steps(pieces(), str.encode)
+    steps._lock = lock = LeavesBehind()  # type: ignore[assignment]  # noqa: SLF001  # the moment
+    assert steps.next() == b"a"
+    assert (lock.is_theirs, closed) == (True, [])
+    steps.close()
+    assert closed == ["once"]

@@ -98,6 +98,26 @@ async def test_who_had_a_transaction_hears_that_it_is_lost(track: Track) -> None
     assert track.lane.transaction.value == "autocommit"
 
 
+async def test_what_the_database_tells_of_it_is_kept(track: Track) -> None:
+    gone = DatabaseUnavailable("terminated by an administrator")
+    gone.sqlstate = "57P01"
+    track.database.failures["execute"] = gone
+    with pytest.raises(DatabaseUnavailable, match=r"administrator .*lost") as caught:
+        await track.execute("rows 1")
+    assert caught.value.sqlstate == "57P01"
+
+
+async def test_so_it_is_of_a_transaction_that_was_undone(track: Track) -> None:
+    cancelled = Cancelled("57014")
+    cancelled.sqlstate = "57014"
+    await track.execute("begin")
+    with pytest.raises(Cancelled, match="57014; its transaction was rolled back") as caught:
+        async with track.lane.undone_if_interrupted():
+            raise cancelled
+    assert caught.value.sqlstate == "57014"
+    assert caught.value.__cause__ is cancelled
+
+
 async def test_a_database_that_is_gone_is_asked_again_by_each_call(track: Track) -> None:
     gone = DatabaseUnavailable("nobody listens")
     track.database.failures["connect"] = gone

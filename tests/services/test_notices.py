@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class Listener:
     def __init__(self) -> None:
         self.lost = self.closed = False
+        self.failure: Exception = DatabaseUnavailable("the server has gone")
         self._texts: list[str] = []
         self._ours, self._theirs = socket.socketpair()
 
@@ -36,12 +37,16 @@ class Listener:
         self.lost = True
         self._theirs.close()
 
+    def fail(self, failure: Exception) -> None:
+        self.failure = failure
+        self.lose()
+
     def fileno(self) -> int:
         return self._ours.fileno()
 
     def take(self) -> list[str]:
         if self.lost:
-            raise DatabaseUnavailable("the server has gone")
+            raise self.failure
         self._ours.recv(100)
         texts, self._texts = self._texts, []
         return texts
@@ -96,8 +101,7 @@ async def room(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     monkeypatch.setattr(notices, "SOONEST", 0.001)
     workers = Workers(limit=4, spare=2)
     room = Room(workers)
-    nursery.start_soon(room.notices.run)
-    await trio.testing.wait_all_tasks_blocked()
+    await nursery.start(room.notices.run)
     yield room
     nursery.cancel_scope.cancel()
     for listener in room.announcing.listeners:
@@ -194,3 +198,13 @@ async def test_another_database_of_the_name_is_listened_to_instead(room: Room) -
         assert listener.closed
         room.announcing.listeners[-1].say("new")
         assert await room.hear() == ("loud", {"new"})
+
+
+async def test_a_driver_that_fails_as_none_may_is_tried_again(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(room) as listener:
+        listener.fail(RuntimeError("a bug"))
+        assert await room.hear() == ("loud", None)
+        assert listener.closed
+    assert "RuntimeError: a bug" in caplog.text

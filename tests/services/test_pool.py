@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, cast
 from weakref import ref
 
@@ -11,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from notebook_rpc.errors import Cancelled, DatabaseUnavailable, NotebookError, QueryError
+from notebook_rpc.errors import Cancelled, DatabaseUnavailable, QueryError
 from notebook_rpc.model import Transaction
 from notebook_rpc.services.pool import Pool, Pools
 from notebook_rpc.services.workers import Workers
@@ -115,13 +116,15 @@ async def test_so_is_one_that_has_failed(pond: Pond) -> None:
     assert lane.transaction is Transaction.NONE
 
 
-@pytest.mark.parametrize("failure", [DatabaseUnavailable("gone"), QueryError("stuck")])
+@pytest.mark.parametrize(
+    "failure", [DatabaseUnavailable("gone"), QueryError("stuck"), RuntimeError("a bug")]
+)
 async def test_a_lane_that_cannot_be_cleaned_is_not_lent_again(
-    pond: Pond, failure: NotebookError
+    pond: Pond, failure: Exception
 ) -> None:
     async with pond.pool.lane() as lane:
         await execute(lane, "begin")
-        pond.database.failures["rollback"] = failure
+        pond.database.failures["rollback"] = failure  # type: ignore[assignment]
     assert pond.open_now() == [False]
     pond.database.failures.clear()
     async with pond.pool.lane() as lane:
@@ -234,6 +237,41 @@ async def test_what_fails_in_closing_a_lane_is_not_the_borrowers(
     async with pond.pool.lane() as lane:
         await execute(lane, "rows 1")
     assert "closing a pooled connection failed" in caplog.text
+
+
+async def test_a_driver_that_fails_as_none_may_does_not_end_the_closing_of_others(
+    nursery: trio.Nursery, mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Lanes(FakeDatabase):
+        """Of connections that do not close, and count how often they were asked to."""
+
+        closings = 0
+
+        def connect(self) -> FakeConnection:
+            connection = super().connect()
+            connection.close = self._fail  # type: ignore[method-assign]
+            return connection
+
+        def _fail(self) -> None:
+            self.closings += 1
+            raise RuntimeError("a bug")
+
+    mock_clock.rate = 1  # so that to wait too long is to fail
+    workers = Workers(limit=2, spare=2)
+    database = Lanes()
+    pool = Pool(partial(workers.run, database.connect), workers, limit=2, idle_seconds=IDLE)
+    nursery.start_soon(pool.expire)
+    async with pool.lane() as first, pool.lane() as second:
+        await first.open()
+        await second.open()
+    mock_clock.jump(IDLE + 1)
+    with trio.fail_after(5):
+        while database.closings < 2:
+            await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+    assert caplog.text.count("closing a pooled connection failed") == 2
+    nursery.cancel_scope.cancel()
+    workers.close()
 
 
 async def test_a_lane_that_was_closed_is_forgotten(pond: Pond) -> None:

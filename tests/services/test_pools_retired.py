@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from typing import TYPE_CHECKING
 
@@ -122,3 +123,25 @@ async def test_no_task_is_left_that_would_wait_for_its_lanes(water: Water) -> No
         assert len(nursery.child_tasks) == before
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         nursery.cancel_scope.cancel()
+
+
+async def test_who_reads_slowly_there_makes_room_as_elsewhere(water: Water) -> None:
+    async with water.pools.pool("a").lane() as lane:
+        await water.pools.retire(lambda _: True)
+        async with water.pools.pool("a").lane() as another:
+            assert water.pools.set_aside(lane)
+            assert water.pools.set_aside(another)
+
+
+async def test_a_lane_that_was_made_there_is_interrupted_too(water: Water) -> None:
+    lane = water.pools.pool("a").make()
+    await water.pools.retire(lambda _: True)
+    gc.collect()  # and the pool is gone
+
+    async def call() -> None:
+        async with lane.call("wait"):
+            water.pools.stop()
+            await trio.sleep_forever()
+
+    with pytest.raises(Cancelled), trio.fail_after(5):
+        await call()

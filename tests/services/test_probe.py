@@ -131,3 +131,16 @@ async def test_a_connection_that_does_not_close_well_is_no_ones_trouble() -> Non
         assert await probe.complaint() is None
         database.failures["close"] = DatabaseError("no")
         database.connections[0].closed = True  # as far as ``probing`` is concerned
+
+
+async def test_a_driver_that_fails_as_none_may_is_complained_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    database = FakeDatabase({QUESTION: "rows 1"})
+    async with probing(database) as probe:
+        for call in ("execute", "close"):
+            database.failures[call] = RuntimeError("a bug")  # type: ignore[assignment]
+        complaint = "internal error; the server's log has the details"
+        assert [await probe.complaint() for _ in range(2)] == [complaint] * 2
+        database.connections[0].closed = True  # as far as ``probing`` is concerned
+    assert "RuntimeError: a bug" in caplog.text

@@ -21,7 +21,7 @@ from notebook_rpc.services.pool import Pool
 from notebook_rpc.services.queries import FIRST_PAUSE, TRIES, Keeping, Queries
 from notebook_rpc.services.versions import Versions
 from notebook_rpc.services.workers import Workers
-from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, FakeResult, Gate
+from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from notebook_rpc.model import Parameters
     from notebook_rpc.services.answers import Answer
     from notebook_rpc.services.lanes import Lane
+    from notebook_rpc_drivers._fake_result import FakeResult
 
 MANY = 200_000  # rows; some pieces of them
 

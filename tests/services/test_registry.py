@@ -169,6 +169,17 @@ async def test_a_connection_that_fails_to_close_is_only_logged(
     assert id_ not in caplog.text.replace(id_[:6] + "...", "")
 
 
+async def test_so_is_a_driver_that_fails_as_none_may_and_others_end_too(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        await house.sessions.create("default", ADA)
+    house.database.failures["close"] = RuntimeError("a bug")  # type: ignore[assignment]
+    await house.sessions.close()
+    assert len(house.sessions) == 0
+    assert caplog.text.count("RuntimeError: a bug") == 2
+
+
 # Expiry. The clock is moved by hand: it must not jump while a worker is at work.
 
 

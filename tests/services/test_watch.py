@@ -159,8 +159,7 @@ class Client(Follower):
 async def a_desk(subscriptions: int = 100, result_bytes: int = 1 << 20) -> AsyncIterator[Desk]:
     desk = Desk(Limits(subscriptions, result_bytes))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.watch.run)
-        await wait_all_tasks_blocked()
+        await nursery.start(desk.watch.run)
         yield desk
         assert desk.watch.subscriptions == 0
         kept = sum(query.cost for query in desk.watch._live.values())  # noqa: SLF001
@@ -701,7 +700,7 @@ async def test_what_is_kept_of_differences_is_less_than_the_result(
             await client.hears("delta")
             kept = query._differences  # noqa: SLF001
             assert query.snapshot is not None
-            assert 0 < sum(map(len, kept)) <= len(query.snapshot.lines)
+            assert 0 < sum(map(len, kept)) <= len(query.snapshot.data)
 
 
 async def test_a_slow_reader_is_not_given_many_differences_at_a_time(
@@ -939,6 +938,38 @@ async def test_slow_readers_hold_no_more_than_may_be_held(
         assert left == sorted([*range(RESULTS), *range(RESULTS)])
         assert desk.watch.subscriptions == 2 * RESULTS
         assert "a subscription is cut off: its client reads too slowly" in caplog.messages
+        nursery.cancel_scope.cancel()
+    assert held.size == 0
+
+
+async def test_a_large_difference_is_held_as_a_result_is(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "RESULTS", 2)
+    size = 8 * JOINED
+    rows: Rows = [(0, "x" * 4 * JOINED)]
+    async with a_desk(result_bytes=size) as desk, trio.open_nursery() as nursery:
+        desk.connection.rows = rows
+        left: list[int] = []
+        held = desk.watch._held  # noqa: SLF001
+
+        async def read_slowly(number: int) -> None:
+            async with desk.client() as client:
+                await client.hears("initial")
+                await client.hears("delta")
+                await trio.sleep_forever()
+            left.append(number)
+
+        for number in range(1, 10):
+            for _ in range(2):  # these two share it
+                nursery.start_soon(read_slowly, number)
+            await wait_all_tasks_blocked()
+            desk.write(*rows, (number, "y" * 3 * JOINED))
+            await trio.sleep(1)
+            assert 3 * JOINED < held.size <= 2 * size
+        # A difference takes 6 * JOINED, as a row came and one went; a result, while it is sent to
+        # those who come, 7; and 16 may be held.
+        assert left == [number for number in range(1, 8) for _ in range(2)]
         nursery.cancel_scope.cancel()
     assert held.size == 0
 

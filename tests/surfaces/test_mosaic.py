@@ -11,9 +11,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from notebook_rpc.errors import QueryError, UnknownConnection
+from notebook_rpc.errors import Busy, QueryError, UnknownConnection
 from notebook_rpc.model import BROKEN_STREAM
 from notebook_rpc.sansio.tokens import User
+from notebook_rpc.surfaces._telling import BUG
 from notebook_rpc.surfaces.mosaic import Mosaic, Options
 from notebook_rpc.web import WEBSOCKET, BrokenOff, Request, Response
 from tests.surfaces.fakes import Database, Rows, Socket
@@ -170,7 +171,7 @@ class TestSocket:
     )
     async def test_what_is_no_query_is_an_error(self, service: Service, asked: object) -> None:
         async with service.client() as client:
-            assert (await client.asks(asked))["error"].startswith("not a query: ")
+            assert (await client.asks(asked))["error"].startswith("the JSON does not fit: ")
 
     async def test_an_error_is_never_an_empty_text(self, service: Service) -> None:
         async with service.client() as client:
@@ -232,10 +233,39 @@ class TestHTTP:
         assert service.database.over == ["large"]
 
     async def test_one_that_breaks_off_fails(self, service: Service) -> None:
-        response = await service.post(type="arrow", sql="late")
+        response = await service.post(type="json", sql="late")
         with pytest.raises(BrokenOff, match="late"):
             await body_of(response)
         assert service.database.over == ["late"]
+
+    async def test_arrow_that_breaks_off_cannot_be_read(self, service: Service) -> None:
+        """For readers that take a connection's end for the stream's."""
+        response = await service.post(type="arrow", sql="late")
+        assert callable(response.body)
+        assert response.resources is not None
+        sent: list[bytes] = []
+
+        async def send(piece: bytes) -> None:
+            sent.append(piece)
+
+        async with response.resources:
+            with pytest.raises(BrokenOff, match="late"):
+                await response.body(send)
+        assert sent == [b"a", BROKEN_STREAM]
+
+    async def test_a_bug_is_an_answer_over_http(
+        self, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        response = await service.post(type="exec", sql="buggy")
+        assert (response.status, response.body) == (500, BUG.encode())
+        assert service.errors == ["internal-error"]
+        assert "a bug" in caplog.text
+
+    async def test_a_full_server_says_when_to_come_again(self, service: Service) -> None:
+        service.database.rows["full"] = Rows([Busy("full")])
+        response = await service.post(type="exec", sql="full")
+        assert (response.status, response.body) == (503, b"full")
+        assert (b"retry-after", b"1") in response.headers
 
     @pytest.mark.parametrize(
         ("asked", "status", "text"),
@@ -245,9 +275,9 @@ class TestHTTP:
             (b"{", 400, b"not JSON"),
             (b"\xff", 400, b"not JSON"),
             (b'{"type":"arrow","sql":"\xff"}', 400, b"not JSON"),
-            (b'{"of":' + b"[" * 100_000, 400, b"not JSON"),
-            (b"[" * 100_000, 400, b"not"),
-            (b"[]", 400, b"not a query: "),
+            (b'{"of":' + b"[" * 100_000, 400, b"there is too much in it: nested deeper"),
+            (b"[" * 100_000, 400, b"there is too much in it: nested deeper"),
+            (b"[]", 400, b"the JSON does not fit: "),
         ],
     )
     async def test_an_error_is_a_status_and_its_text(

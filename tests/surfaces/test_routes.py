@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,16 +18,18 @@ from notebook_rpc import runtime
 from notebook_rpc.errors import Busy
 from notebook_rpc.runtime import http
 from notebook_rpc.sansio.tokens import User
-from notebook_rpc.surfaces import _routes_streams, _routes_talk
+from notebook_rpc.services.handlers import Steps, Stopped
+from notebook_rpc.surfaces import _routes_talk
 from notebook_rpc.surfaces.routes import Endpoint, Folder, Options, Routes, Site
 from notebook_rpc.web import WEBSOCKET, Request, Response
 from tests.surfaces.fakes import Socket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from notebook_rpc.runtime import Ask, Desk
+    from notebook_rpc.surfaces._routes_files import File
 
 T = TypeVar("T")
 
@@ -47,6 +51,37 @@ class Threads:
                 work, trio.from_thread.run, abandon_on_cancel=self.leave
             )
         raise AssertionError("not reached")
+
+    def steps(self, pieces: Iterable[Any], encode: Callable[[Any], bytes]) -> Steps:
+        return Steps(pieces, encode)
+
+
+class Folders:
+    """Files that are opened at once, and small."""
+
+    async def open(self, folder: Path, segments: Sequence[str]) -> File | None:
+        await trio.lowlevel.checkpoint()
+        path = folder.joinpath(*segments)
+        return Small(path.name, path.read_bytes()) if path.is_file() else None
+
+
+@dataclass
+class Small:
+    name: str
+    content: bytes
+    changed: int = 0
+    version: str = "1"
+    is_folder: bool = False
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    async def read(self, start: int, size: int) -> bytes:
+        raise AssertionError(start, size)
+
+    def close(self) -> None:
+        raise AssertionError
 
 
 class FakeDesk:
@@ -72,7 +107,7 @@ class Running:
         self.threads = Threads()
         options = Options(30, at_work, self.errors.append)
         site = Site(endpoints, **more)
-        self.surface = Routes(site, self.threads, self._desk, trio.to_thread.run_sync, options)
+        self.surface = Routes(site, self.threads, self._desk, Folders(), options)
 
     @asynccontextmanager
     async def _desk(self, user: User) -> AsyncIterator[Desk]:
@@ -184,6 +219,86 @@ async def test_an_async_handler_has_its_time_too(autojump_clock: MockClock) -> N
     assert running.errors == ["handler-timeout"]
 
 
+def ends_everything(error: BaseException) -> Callable[[Any], Any]:
+    async def handler(_: Any) -> None:
+        raise error
+
+    return handler
+
+
+def ends_everything_in_a_task(error: BaseException) -> Callable[[Any], Any]:
+    async def handler(_: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ends_everything(error), None)
+            await trio.sleep_forever()
+
+    return handler
+
+
+def ends_everything_on_a_thread(error: BaseException) -> Callable[[Any], Any]:
+    def handler(_: Any) -> None:
+        raise error
+
+    return handler
+
+
+WORST = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), Stopped()]
+
+
+@pytest.mark.parametrize("error", WORST, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "make", [ends_everything, ends_everything_in_a_task, ends_everything_on_a_thread]
+)
+async def test_whatever_a_script_raises_this_request_alone_fails(
+    make: Callable[[BaseException], Any], error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = make(error)
+    endpoints = Endpoint("GET", "/", handler), Endpoint(WEBSOCKET, "/", handler)
+    assert (await Running(*endpoints).ask("GET", "/")).status == 500
+    async with conversing(Running(*endpoints)) as socket:
+        await wait_until(partial(is_closed, socket))
+    assert socket.closed == (1011, "internal error")
+    before = Running(Endpoint("GET", "/", lambda _: None), middleware=(handler,))
+    assert (await before.ask("GET", "/")).status == 500
+    assert caplog.text.count(type(error).__name__) >= 3  # the log knows
+
+
+@pytest.mark.parametrize("error", WORST, ids=lambda error: type(error).__name__)
+async def test_whatever_a_stream_raises_it_alone_breaks_off(error: BaseException) -> None:
+    async def pieces() -> AsyncIterator[object]:
+        yield "a"
+        raise error
+
+    async def handler(_: runtime.Request) -> runtime.Response:
+        return http.stream(pieces())
+
+    response = await Running(Endpoint("GET", "/", handler)).ask("GET", "/")
+    assert response.resources is not None
+    async with response.resources:
+        response.resources = None
+        with pytest.raises(RuntimeError):
+            await body_of(response)
+
+
+async def test_a_handler_that_is_cancelled_is_cancelled_and_nothing_else() -> None:
+    async def handler(_: runtime.Request) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            started.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                seen.append(1)
+
+    seen, started = list[int](), trio.Event()
+    running = Running(Endpoint("GET", "/", handler))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.ask, "GET", "/")
+        await started.wait()
+        nursery.cancel_scope.cancel()
+    assert (seen, running.errors) == ([1], [])
+
+
 async def test_middleware_is_asked_in_order_until_one_answers() -> None:
     asked: list[str] = []
 
@@ -279,22 +394,44 @@ async def test_one_that_a_thread_was_left_behind_in_is_closed_by_that_thread() -
     assert where[0] is where[1]
 
 
-async def test_a_thread_that_comes_too_late_finds_it_closed() -> None:
-    closed: list[str] = []
-
+async def test_why_a_stream_has_ended_is_not_hidden_by_how_it_was_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def pieces() -> Iterator[str]:
         try:
             yield "a"
         finally:
-            closed.append("once")
+            raise ValueError("plain")
 
-    steps = _routes_streams._Steps(pieces(), str.encode)  # noqa: SLF001  # no other way to be late
-    assert steps.next() == b"a"
-    assert steps.leave()
-    assert steps.next() is None
-    assert closed == []
-    steps.close()
-    assert (steps.next(), closed) == (None, ["once"])
+    async def slow_pieces() -> AsyncIterator[str]:
+        try:
+            yield "a"
+        finally:
+            raise SystemExit("async")
+
+    def quiet() -> Iterator[str]:
+        yield "a"
+
+    for made, taken in ((pieces, False), (quiet, True), (slow_pieces, False)):
+        running = Running(Endpoint("GET", "/", lambda _, made=made: http.stream(made())))
+        response = await running.ask("GET", "/")
+        assert response.resources is not None
+        assert callable(response.body)
+        with trio.CancelScope() as scope:
+            async with response.resources:
+
+                async def send(
+                    _: bytes, running: Running = running, scope: trio.CancelScope = scope
+                ) -> None:
+                    running.threads.taken = taken  # noqa: B023  # at this turn of the loop
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+
+                await response.body(send)
+        assert scope.cancelled_caught
+    said = [(record.levelname, record.getMessage()[:28]) for record in caplog.records]
+    line = "a stream could not be closed"
+    assert said == [("ERROR", line), ("WARNING", line), ("ERROR", line)]
 
 
 # WebSockets

@@ -1,5 +1,5 @@
-"""A folder of files: what is served of it, and as what. The ways out of it are tried on sockets, in
-end_to_end/test_routes.py."""
+"""A folder of files: what is served of it, and as what. What can be reached is in
+services/test_files.py; the ways out of it are tried on sockets, in end_to_end/test_routes.py."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notebook_rpc.services.files import Files
+from notebook_rpc.services.workers import Workers
 from notebook_rpc.surfaces import _routes_files
 from notebook_rpc.surfaces.routes import Folder
 from notebook_rpc.web import BrokenOff, Request
@@ -32,7 +33,11 @@ def folder(tmp_path: Path) -> Folder:
 
 async def find(folder: Folder, path: str, *headers: tuple[bytes, bytes]) -> Response | None:
     request = Request("GET", f"/files/{path}", "", headers, parameters={"path": path})
-    return await folder.find(request, trio.to_thread.run_sync)
+    workers = Workers(limit=1, spare=1)
+    try:
+        return await folder.find(request, Files(workers))
+    finally:
+        workers.close()
 
 
 async def found(folder: Folder, path: str, *headers: tuple[bytes, bytes]) -> Response:
@@ -122,30 +127,33 @@ async def test_a_file_that_becomes_shorter_is_cut_off_and_closed(folder: Folder)
         assert descriptors() == before
 
 
+async def test_a_disk_that_fails_breaks_off_what_has_begun(folder: Folder) -> None:
+    response = await found(folder, "large.bin")
+
+    async def send(_: bytes) -> None:
+        assert response.done is not None
+        response.done()  # after which there is nothing to be read from
+
+    assert callable(response.body)
+    with pytest.raises(BrokenOff, match=r"^large\.bin: Bad file descriptor$"):
+        await response.body(send)
+
+
+async def test_a_folder_has_its_index_and_no_list(folder: Folder) -> None:
+    (folder.folder / "empty").mkdir()
+    for path in ("a.html/", "a.html/b", "empty/", "", "none"):
+        assert await find(folder, path) is None
+    moved = await found(folder, "empty")
+    assert (moved.status, header(moved, b"location")) == (308, b"./empty/")
+    (folder.folder / "empty" / "index.html").write_text("index")
+    assert (await found(folder, "empty/")).body == b"index"
+
+
 async def test_one_that_is_not_sent_is_closed_at_once(folder: Folder) -> None:
     before = descriptors()
     for name, value in ((b"if-none-match", b"*"), (b"range", b"bytes=9999999-")):
         assert (await found(folder, "large.bin", (name, value))).status in (304, 416)
         assert descriptors() == before
-
-
-async def test_what_is_neither_file_nor_folder_is_not_there(folder: Folder) -> None:
-    before = descriptors()
-    os.mkfifo(folder.folder / "pipe")  # which would keep whoever opens it waiting
-    (folder.folder / "empty").mkdir()
-    for path in ("pipe", "none", "a.html/", "a.html/b", "empty/", ""):
-        assert await find(folder, path) is None
-    assert descriptors() == before
-
-
-async def test_without_folders_that_can_be_opened_links_are_refused_too(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "supports_dir_fd", set())
-    (folder.folder / "link").symlink_to(folder.folder / "a.html")
-    assert (await found(folder, "a.html")).status == 200
-    for path in ("link", "none", "a.html/none"):
-        assert await find(folder, path) is None
 
 
 @given(

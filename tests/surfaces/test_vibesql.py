@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
 
 import pytest
@@ -25,6 +25,8 @@ from notebook_rpc.errors import (
 from notebook_rpc.model import BROKEN_STREAM, ResultColumn, Table
 from notebook_rpc.sansio.tokens import User
 from notebook_rpc.schema import ColumnFacts, Constraint, ConstraintKind, TableFacts
+from notebook_rpc.surfaces._telling import BUG
+from notebook_rpc.surfaces.encoding import Encoding
 from notebook_rpc.surfaces.vibesql import Options, VibeSQL
 from notebook_rpc.web import BrokenOff, Request, Response
 from tests.surfaces.fakes import Rows
@@ -49,7 +51,7 @@ class Database:
     """Queries and a catalog."""
 
     def __init__(self) -> None:
-        self.answer: Answer | NotebookError = Answer([[b"[[1],[2]]"]])
+        self.answer: Answer | Exception = Answer([[b"[[1],[2]]"]])
         self.asked: list[object] = []
         self.over = 0
         self.listed = [Table("db", "main", "posts"), Table("db", "main", "users")]
@@ -59,7 +61,7 @@ class Database:
         self, form: str, sql: str, params: Any, **window: Any
     ) -> AsyncIterator[Answer]:
         self.asked.append((form, sql, params, window["offset"], window["limit"]))
-        if isinstance(self.answer, NotebookError):
+        if isinstance(self.answer, Exception):
             raise self.answer
         try:
             yield self.answer
@@ -384,12 +386,51 @@ class TestErrors:
         assert ((b"retry-after", b"1") in response.headers) == (status == 503)
         assert service.errors == [error.slug]
 
-    @pytest.mark.parametrize(("code", "status"), [("42P01", 404), ("42S02", 404), ("42601", 400)])
-    async def test_sqlstate(self, service: Service, code: str, status: int) -> None:
+    async def test_sqlstate(self, service: Service) -> None:
         service.database.answer = QueryError("no")
-        service.database.answer.sqlstate = code
+        service.database.answer.sqlstate = "42601"
         response = await service.post({"sql": "x"})
-        assert (response.status, json_of(response)) == (status, {"error": "no", "code": code})
+        assert (response.status, json_of(response)) == (400, {"error": "no", "code": "42601"})
+
+    async def test_a_bug_is_an_answer_too(
+        self, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        service.database.answer = KeyError("a bug")
+        response = await service.post({"sql": "x"})
+        assert (response.status, json_of(response)) == (500, {"error": BUG, "code": None})
+        assert service.errors == ["internal-error"]
+        assert "a bug" in caplog.text
+
+    async def test_no_coding_that_is_accepted(self, service: Service) -> None:
+        class Codings:
+            codings = ("gzip",)
+
+            def begin(self, _: str) -> NoReturn:
+                raise NotImplementedError
+
+        options = Options(service.errors.append, Encoding(Codings()))
+        (route,) = (
+            each
+            for each in VibeSQL(service.find, service.catalog, options).routes()
+            if each.path == "/api/tables"
+        )
+        headers = ((b"accept-encoding", b"identity;q=0"),)
+        response = await route.handler(Request("GET", "/api/tables", "", headers, user=ADA))
+        assert response.status == 406
+        assert "gzip, identity" in json_of(response)["error"]
+        assert service.errors == ["not-acceptable"]
+
+    async def test_parameters_are_bounded(self, service: Service) -> None:
+        deep = b"[" * 200 + b"]" * 200
+        many = b"[" + b"[]," * 1_000_000 + b"[]]"
+        for params, excess in ((deep, "deeper than 128 levels"), (many, "1000000 values")):
+            response = await service.post(b'{"sql": "x", "params": ' + params + b"}")
+            assert response.status == 400
+            assert excess in json_of(response)["error"]
+        query = urlencode({"sql": "x", "params": deep})
+        response = await service.get("/api/query", query)
+        assert (response.status, service.database.asked) == (400, [])
+        assert service.errors == ["parse-error", "parse-error", "invalid-params"]
 
     async def test_an_error_is_never_empty(self, service: Service) -> None:
         service.database.answer = QueryError("")
@@ -401,10 +442,11 @@ class TestTables:
         response = await service.get("/api/tables")
         assert text_of(response) == b'{"tables":["posts","users"],"count":2}'
 
-    async def test_a_name_that_two_have_comes_with_its_schema(self, service: Service) -> None:
+    async def test_a_name_that_is_not_enough_comes_with_more(self, service: Service) -> None:
         service.database.listed += [Table("db", "old", "users"), Table("db", "old", "logs")]
-        names = ["posts", "main.users", "old.users", "logs"]
-        assert json_of(await service.get("/api/tables")) == {"tables": names, "count": 4}
+        service.database.listed += [Table("other", "main", "users")]
+        names = ["posts", "db.main.users", "old.users", "old.logs", "other.main.users"]
+        assert json_of(await service.get("/api/tables")) == {"tables": names, "count": 5}
 
     async def test_columns(self, service: Service) -> None:
         response = await service.get("/api/tables/{table}", "connection=other", table="users")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from notebook_rpc.transport.listener import Listener, open_tcp
+from notebook_rpc.transport.addresses import open_tcp
+from notebook_rpc.transport.listener import Listener
 from tests.transport.test_websocket import Chat
 
 if TYPE_CHECKING:

@@ -25,7 +25,12 @@ def test_a_response_head_has_a_phrase_the_headers_and_the_date() -> None:
 
 @pytest.mark.parametrize(
     ("status", "line"),
-    [(404, b"404 Not Found"), (431, b"431 Request Header Fields Too Large"), (499, b"499 ")],
+    [
+        (404, b"404 Not Found"),
+        (431, b"431 Request Header Fields Too Large"),
+        (499, b"499 Cancelled"),
+        (599, b"599 "),
+    ],
 )
 def test_reason_phrases(status: int, line: bytes) -> None:
     assert writer().opening(status, ()) == b"HTTP/1.1 %b\r\n" % line

@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from notebook_rpc.transport.addresses import open_tcp
 from notebook_rpc.transport.http11 import Limits
-from notebook_rpc.transport.listener import Listener, SocketStream, open_tcp
+from notebook_rpc.transport.listener import Listener
+from notebook_rpc.transport.sockets import SocketStream
 from notebook_rpc.transport.tls import CannotUse, TlsStream, context_of
 from notebook_rpc.web import Request, Response
 

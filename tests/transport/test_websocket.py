@@ -13,9 +13,11 @@ import trustme
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from fuzz.targets.http11 import ScriptedStream
+from notebook_rpc.transport.addresses import open_tcp, open_unix
 from notebook_rpc.transport.http11 import Connection, Limits, serve_connection
-from notebook_rpc.transport.listener import Listener, SocketStream, open_tcp, open_unix
+from notebook_rpc.transport.listener import Listener
 from notebook_rpc.transport.responses import HeadWriter
+from notebook_rpc.transport.sockets import SocketStream
 from notebook_rpc.transport.websocket import UNREAD_MESSAGES
 from notebook_rpc.web import WEBSOCKET, Conversation, Handler, Request, Response, WebSocket
 from tests.transport.test_deflate import compressed, deflated

@@ -13,13 +13,14 @@ import math
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
 import trio
 
-from notebook_rpc.errors import InvalidParams, NotebookError
+from notebook_rpc.errors import InvalidParams, InvalidRequest, ParseError
 from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio import sse
-from notebook_rpc.sansio.nesting import excess
+from notebook_rpc.sansio.jsontext import MAX_DEPTH, read
+from notebook_rpc.surfaces._telling import telling
+from notebook_rpc.surfaces._vibesql_errors import spell
 from notebook_rpc.web import Response, Route
 
 if TYPE_CHECKING:
@@ -32,14 +33,12 @@ PATH: Final = "/api/subscribe"
 KEEPALIVE: Final = 30.0  # seconds of silence
 RETRY: Final = 1000  # milliseconds until a client comes back that has lost its connection
 LEAST_POLL: Final = 1.0  # seconds
-DEPTH: Final = 128  # arrays and objects inside each other, of a parameter
 
 EVENTS: Final[Headers] = (
     (b"content-type", sse.CONTENT_TYPE),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 )
-JSON: Final[Headers] = ((b"content-type", b"application/json"),)
 
 
 class Subscription(Protocol):
@@ -66,30 +65,29 @@ class Subscribe(Protocol):
 
 class Live:
     def __init__(
-        self, subscribe: Subscribe, on_error: Callable[[str], None] = lambda _: None
+        self,
+        subscribe: Subscribe,
+        on_error: Callable[[str], None] = lambda _: None,
+        max_depth: int = MAX_DEPTH,
     ) -> None:
-        """*on_error* hears the slug of each error that is a client's answer."""
+        """*on_error* hears the slug of each error that is a client's answer; *max_depth* is how
+        deep parameters may be nested."""
         self._subscribe = subscribe
+        self._max_depth = max_depth
         self._on_error = on_error
 
     def routes(self) -> Iterable[Route]:
-        yield Route("GET", PATH, self.get)
+        yield Route("GET", PATH, telling(self.get, spell, self._on_error))
 
     async def get(self, request: Request) -> Response:
-        try:
-            async with AsyncExitStack() as stack:
-                subscribed = self._subscribed(request)
-                subscription = await stack.enter_async_context(subscribed)
+        async with AsyncExitStack() as stack:
+            subscription = await stack.enter_async_context(self._subscribed(request))
 
-                async def stream(send: Send) -> None:
-                    await send(sse.retry(RETRY))
-                    await _tell(subscription, send)
+            async def stream(send: Send) -> None:
+                await send(sse.retry(RETRY))
+                await _tell(subscription, send)
 
-                return Response(200, EVENTS, stream, resources=stack.pop_all(), endless=True)
-        except NotebookError as exc:
-            self._on_error(exc.slug)
-            body = {"error": str(exc) or exc.slug, "code": exc.sqlstate}
-            return Response(exc.http_status, JSON, msgspec.json.encode(body))
+            return Response(200, EVENTS, stream, resources=stack.pop_all(), endless=True)
 
     def _subscribed(self, request: Request) -> AbstractAsyncContextManager[Subscription]:
         sql = request.argument("query")
@@ -99,10 +97,18 @@ class Live:
         last_id = request.header(b"last-event-id") or request.argument("lastEventId")
         return self._subscribe(
             *(request.argument("connection") or DEFAULT, sql),
-            *(_parameters(request.argument("params")), key.split(",") if key else ()),
+            *(self._parameters(request.argument("params")), key.split(",") if key else ()),
             last_id=last_id,
             every=_seconds(request.argument("poll")),
         )
+
+    def _parameters(self, text: str | None) -> list[object]:
+        if not text:
+            return []
+        try:
+            return read(text, list[object], self._max_depth)
+        except (ParseError, InvalidRequest) as exc:
+            raise InvalidParams(f"params: {exc}") from exc
 
 
 async def _tell(subscription: Subscription, send: Send) -> None:
@@ -121,17 +127,6 @@ async def _tell(subscription: Subscription, send: Send) -> None:
                 silence.deadline = trio.current_time() + KEEPALIVE
         for piece in events or (sse.KEEPALIVE,):
             await send(piece)
-
-
-def _parameters(text: str | None) -> list[object]:
-    if not text:
-        return []
-    if too_much := excess(text.encode(), DEPTH):
-        raise InvalidParams(f"params: {too_much}")
-    try:
-        return msgspec.json.decode(text, type=list[object])
-    except msgspec.DecodeError as exc:
-        raise InvalidParams("params: must be a JSON array") from exc
 
 
 def _seconds(text: str | None) -> float:

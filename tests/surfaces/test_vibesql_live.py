@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from notebook_rpc.errors import Busy, QueryError
 from notebook_rpc.sansio import sse
-from notebook_rpc.surfaces.live import KEEPALIVE, PATH, Live
+from notebook_rpc.surfaces.vibesql_live import KEEPALIVE, PATH, Live
 from notebook_rpc.web import Request, Response
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ async def test_who_comes_back_says_what_it_saw_last(service: Service) -> None:
         ({"query": ""}, "query"),
         ({"query": "SELECT 1", "params": "x"}, "params"),
         ({"query": "SELECT 1", "params": '{"a":1}'}, "params"),
-        ({"query": "SELECT 1", "params": "[" * 129 + "]" * 129}, "params: nested deeper than 128"),
+        ({"query": "SELECT 1", "params": "[" * 129 + "]" * 129}, "params: there is too much"),
         ({"query": "SELECT 1", "params": "[1"}, "params"),
         ({"query": "SELECT 1", "params": "[\ufffd]"}, "params"),
         ({"query": "SELECT 1", "poll": "0.9"}, "poll"),
@@ -236,4 +236,15 @@ async def test_a_query_that_fails_at_once_is_an_answer(service: Service) -> None
     service.watch.failure = Busy()
     response = await service.ask(query="SELECT 1")
     assert (response.status, response.body) == (503, b'{"error":"busy","code":null}')
+    assert (b"retry-after", b"1") in response.headers
     assert service.errors == ["query-error", "busy"]
+
+
+async def test_a_bug_is_an_answer_too(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    service.watch.failure = KeyError("a bug")
+    response = await service.ask(query="SELECT 1")
+    assert (response.status, response.headers) == (500, ((b"content-type", b"application/json"),))
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body)["error"].startswith("internal error; ")
+    assert service.errors == ["internal-error"]
+    assert "a bug" in caplog.text

@@ -12,7 +12,7 @@ from notebook_rpc.model import Table
 from notebook_rpc.sansio.changes import Change, Condition, Operation
 from notebook_rpc.sansio.origins import MOST_SOURCES
 from notebook_rpc.schema import ColumnFacts, TableFacts
-from notebook_rpc.services.statements import Statements
+from notebook_rpc.services.sqlreading import Statements
 from notebook_rpc.services.workers import Workers
 
 if TYPE_CHECKING:
