@@ -64,7 +64,10 @@ def prepare(settings: Settings, url: str, *, was_kept: bool = False) -> Prepared
     engine, properties = urls.read(url)
     if engine not in (settings.register or DRIVERS):
         names = ", ".join(filter(None, settings.register or DRIVERS)) or "none"
-        raise Forbidden(f"clients may register databases of these drivers: {names}; see --register")
+        raise Forbidden(
+            f"clients may not register databases of the driver {engine}, only of: {names}"
+            " (--register says which)"
+        )
     permitted.check(engine, urls.without_references(properties))
     if not was_kept:
         _refuse_references(settings, properties)

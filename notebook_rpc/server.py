@@ -112,6 +112,7 @@ async def serve(
     """
     tokens = references.tokens(settings)
     check_safety(settings, has_tokens=bool(tokens))
+    check_tls(settings)  # before a database is opened, which may take long
     # As many threads stay as there may be calls of one kind: to start one takes longer than
     # most calls do.
     workers = Workers(settings.max_threads, spare=settings.max_pool, max_waiting=settings.max_queue)

@@ -70,7 +70,7 @@ def test_it_is_told_where_it_is_and_by_what_means(driver: Opens) -> None:
 
 @pytest.mark.parametrize("url", ["dbapi:sqlite3", "mysql://h/d", "fake://", "xx://", ODBC])
 def test_others_only_if_the_operator_says_so(driver: Opens, url: str) -> None:
-    with pytest.raises(Forbidden, match="duckdb, sqlite, postgres; see --register"):
+    with pytest.raises(Forbidden, match="only of: duckdb, sqlite, postgres "):
         prepare(Settings(), url)
     prepare(Settings(register=("dbapi", "fake", "xx", "odbc")), url)
     for registered in (("",), ("sqlite",)):

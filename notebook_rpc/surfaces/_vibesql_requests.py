@@ -79,6 +79,8 @@ def of_link(request: Request, max_depth: int) -> Asked:
         InvalidParams: an argument is not what it should be.
         InvalidRequest: they are no query.
     """
+    if request.argument("sql") is None:
+        raise InvalidParams("sql: the statement is missing")
     names = ("sql", "format", "filename")
     given: dict[str, object] = {name: request.argument(name) for name in names}
     for name in ("limit", "offset", "params"):

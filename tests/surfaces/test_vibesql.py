@@ -277,6 +277,11 @@ class TestQuery:
         assert service.found == [("default", ADA, True)]
         assert service.database.asked == [("csv", "SELECT $1", [1], None, 2)]
 
+    async def test_a_link_without_a_statement_says_what_is_missing(self, service: Service) -> None:
+        response = await service.get("/api/query", "query=SELECT+1")
+        assert response.status == 400
+        assert b"sql: the statement is missing" in bytes(response.body)  # type: ignore[arg-type]
+
     @pytest.mark.parametrize(
         "query", ["", "sql=x&limit=a", "sql=x&limit=-1", "sql=x&params=1", "sql=x&params=%ff"]
     )
