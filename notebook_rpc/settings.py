@@ -268,7 +268,7 @@ class Settings:
     )
     max_live: int = _setting(8 * 1024 * 1024, size, "SIZE", "size of a live query's result")
     max_handlers: int = _setting(
-        64, _positive, "N", "handlers of scripts that may run at a time, each on a thread"
+        256, _positive, "N", "handlers of scripts that may run at a time, each on a thread"
     )
     max_queue: int = _setting(
         1000, _positive, "N", "calls that may wait for one session, or for a thread"

@@ -73,7 +73,7 @@ def test_a_block_of_commands(text: str, output: str, server: Server, tmp_path: P
         missing("curl")
     if "--seconds" in commands and find_spec("atheris") is None:
         missing("atheris (pip install '.[fuzz]')")
-    at_home = any(folder in commands for folder in ("fuzz/", "benchmarks"))
+    at_home = any(folder in commands for folder in ("fuzz/", "benchmarks", "examples/"))
     folder = ROOT if at_home else tmp_path
     *before, last = commands.splitlines()
     serves = last.startswith("notebook-rpc serve")

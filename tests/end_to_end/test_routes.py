@@ -159,7 +159,7 @@ HANDLING = """
     from notebook_rpc import runtime
     from notebook_rpc.runtime import http
 
-    barrier = threading.Barrier(2)
+    barrier = threading.Barrier(200)
     seen = []
     chatting = []
 
@@ -354,7 +354,9 @@ def test_an_answer_is_what_its_helper_says(
 
 
 def test_plain_handlers_run_at_the_same_time(server: Server) -> None:
-    connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in "ab"]
+    """Two hundred that wait for each other: if one had to wait for its thread, none would end."""
+    ports = [server.port] * 200
+    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=30) for port in ports]
     for connection in connections:
         connection.request("GET", "/many")
     for connection in connections:
