@@ -261,21 +261,22 @@ class Session:
                 return Fails((UNAVAILABLE,), which)
             result = self._run(statement)
             if result is None:
-                code = UNKNOWN_TABLE if self._misses_its_table(statement) else QUERY_ERROR
+                codes = self._codes(statement)
                 self._spoil(statement, last=number == total)
-                return Fails((code,), which)
+                return Fails(codes, which)
             if result.after is words.Endless:
                 return RUNS if call.timeout is None else self.interrupt(call, TIMED_OUT)
         self.result = result
         return DONE
 
-    def _misses_its_table(self, statement: Statement) -> bool:
-        """Of one that has failed. The fake has one word for all that is wrong with a statement."""
-        if self.world.dialect.lax or self.transaction == FAILED:
-            return False
-        return isinstance(statement, words.Unknown | words.OfTable) and not isinstance(
-            statement, words.Create
-        )
+    def _codes(self, statement: Statement) -> tuple[int, ...]:
+        """Of one that has failed. The fake has one word for all that is wrong with a statement, and
+        in a transaction that has failed it is the database's affair what it complains of."""
+        if self.world.dialect.lax or isinstance(statement, words.Create):
+            return (QUERY_ERROR,)
+        if not isinstance(statement, words.Unknown | words.OfTable):
+            return (QUERY_ERROR,)
+        return (UNKNOWN_TABLE, QUERY_ERROR) if self.transaction == FAILED else (UNKNOWN_TABLE,)
 
     def _spoil(self, statement: Statement, *, last: bool) -> None:
         """What an error does to a transaction is the database's affair."""

@@ -26,7 +26,10 @@ ANNOUNCED = """
     drop role if exists looker; create role looker login;
     grant usage on schema public to looker; grant select on orders to looker
 """
-GONE = "drop owned by looker; drop role looker"
+GONE = """
+    drop owned by looker; drop role looker;
+    drop schema public cascade; create schema public
+"""
 
 
 async def test_what_others_write_is_seen(postgres_server: Postgres) -> None:
