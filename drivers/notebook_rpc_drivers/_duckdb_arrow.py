@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -22,19 +22,21 @@ from nanoarrow.ipc import InputStream
 
 from notebook_rpc.errors import QueryError
 from notebook_rpc.model import unique_names
-from notebook_rpc.sansio.arrow import Messages
+from notebook_rpc.sansio.arrow import Messages, Misfit
 from notebook_rpc.sansio.arrow_check import check
+from notebook_rpc_drivers import _duckdb_few_arrow, _duckdb_few_rows
 from notebook_rpc_drivers._arrow_stream import ArrowError, batches, release
 from notebook_rpc_drivers._duckdb_result import Reading
 from notebook_rpc_drivers._duckdb_sql import quoted, without_excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from duckdb import DuckDBPyRelation
 
     from notebook_rpc.model import ResultColumn
     from notebook_rpc_drivers._duckdb_connection import Bound, Connection
+    from notebook_rpc_drivers._duckdb_few_arrow import Write
 
 _BYTES: Final = 1 << 20  # of a batch, as far as types tell
 _MOST_ROWS: Final = 16_384
@@ -79,6 +81,10 @@ class ArrowResult(Reading):
     ) -> None:
         super().__init__(connection, columns, count, streaming=stream is not None)
         self.schema = b""
+        self.formats: list[str] = []  # of the columns, as the Arrow C data interface has them
+        self.ended: Callable[[int], None] = lambda _: None
+        """Is told how many rows there were, when all have come."""
+        self._given = 0
         self._stream = stream
         if stream is not None:
             schema = stream.get_schema()
@@ -88,6 +94,7 @@ class ArrowResult(Reading):
             self._messages = Messages(named)
             self._batches = batches(stream, named)
             self.schema = self._messages.schema
+            self.formats = [child.format for child in children]
 
     def fetch(self) -> bytes | memoryview:
         if self._is_over():
@@ -95,12 +102,32 @@ class ArrowResult(Reading):
         with self._reading():
             batch = next_of(self._batches)
             if batch is not None:
+                self._given += batch.length
                 return self._messages.batch(batch)
         self._end()
+        self.ended(self._given)
         return b""
 
     def _let_go(self) -> None:
         stop(self._connection, self._stream)
+
+
+class FewRows(ArrowResult):
+    """A batch that is there already, if there is one."""
+
+    def __init__(
+        self, connection: Connection, columns: list[ResultColumn], schema: bytes, batch: bytes
+    ) -> None:
+        super().__init__(connection, columns, None)
+        self.schema = schema
+        self._batch = batch
+
+    def fetch(self) -> bytes:
+        if self._is_over():
+            return b""
+        self._ended = not self._batch
+        batch, self._batch = self._batch, b""
+        return batch
 
 
 def next_of(batches: Iterator[Any]) -> Any:
@@ -125,6 +152,8 @@ class _Known:
     columns: list[ResultColumn]
     rows: int
     schema: bytes
+    write: Write | None = None
+    """What writes the rows, where they were few."""
 
 
 class Arrow:
@@ -139,16 +168,46 @@ class Arrow:
         known = connection.shapes.get(Arrow, sql)
         if not isinstance(known, _Known):
             return None
+        result = self._few(connection, sql, known) or self._streaming(connection, sql, known)
+        if result is None:
+            connection.shapes.forget(Arrow, sql)
+        return result
+
+    def _few(self, connection: Connection, sql: str, known: _Known) -> FewRows | None:
+        if known.write is None:
+            return None
+        rows = _duckdb_few_rows.read(connection, sql, known.columns)
+        if rows is None:
+            return None
+        try:
+            batch = known.write(rows) if rows else b""
+        except Misfit:
+            return None
+        return FewRows(connection, known.columns, known.schema, batch)
+
+    def _streaming(self, connection: Connection, sql: str, known: _Known) -> ArrowResult | None:
         submitted = connection.cursor._submit(sql, None, "stream", known.rows)  # noqa: SLF001
         stream = nanoarrow.c_array_stream(submitted.arrow_capsule())
         if _names(stream) == [column.column for column in known.columns]:
             result = _read(connection, known.columns, stream)
             if result.schema == known.schema:
+                self._remember(connection, sql, known, result)
                 return result
         stop(connection, stream)
         connection.abandon()
-        connection.shapes.forget(Arrow, sql)
         return None
+
+    def _remember(
+        self, connection: Connection, sql: str, known: _Known, result: ArrowResult
+    ) -> None:
+        """Whether *result* has few rows, as soon as that is known."""
+        write = _duckdb_few_arrow.writer([c.datatype for c in known.columns], result.formats)
+
+        def ended(rows: int) -> None:
+            few = write if rows <= _duckdb_few_rows.MOST else None
+            connection.shapes.keep(Arrow, sql, replace(known, write=few))
+
+        result.ended = ended
 
     def select(self, names: list[str], types: list[Any], /) -> str | None:  # noqa: ARG002
         self.rows = rows_at_once(types)
@@ -175,6 +234,7 @@ class Arrow:
         if self._sql is not None:
             known = _Known(columns, self.rows, result.schema)
             connection.shapes.keep(Arrow, self._sql, known)
+            self._remember(connection, self._sql, known, result)
         return result
 
     def kept(

@@ -1,6 +1,7 @@
 """The JSON of a few rows, by Python: to compile SQL that writes it takes longer than to read them.
 
-Each value is written as ``_duckdb_json`` has it, or not at all.
+Each value is written as ``_duckdb_json`` has it, or not at all. Arrow's are in
+``_duckdb_few_arrow.py``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
+from notebook_rpc.model import ResultColumn, unique_names
 from notebook_rpc.sansio import values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from notebook_rpc_drivers._duckdb_connection import Connection
     from notebook_rpc_drivers._duckdb_result import Row
 
 MOST: Final = 128
@@ -27,11 +30,33 @@ class Misfit(Exception):
     """A value that means two things in Python, and two others in DuckDB."""
 
 
+def is_an_edge(value: datetime.date) -> bool:
+    """Whether it may stand for infinity as well."""
+    return value.year in (datetime.MINYEAR, datetime.MAXYEAR)
+
+
+def read(connection: Connection, sql: str, columns: Sequence[ResultColumn]) -> list[Row] | None:
+    """All rows of a query, to be called within ``calling``; None if they are not few, or not of
+    *columns*. Then it is to be run another way."""
+    cursor = connection.cursor
+    cursor.execute(sql)
+    rows = cursor.fetchmany(MOST + 1)
+    if len(rows) > MOST:
+        connection.abandon()
+        return None
+    described = cursor.description
+    names = unique_names(column[0] for column in described)
+    given = [
+        ResultColumn(name, str(column[1])) for name, column in zip(names, described, strict=True)
+    ]
+    return rows if given == columns else None
+
+
 def _moment(value: datetime.date | str) -> str:
     if isinstance(value, str):  # out of Python's range; DuckDB's own text then
         return value.replace(" ", "T").replace("T(BC)", " (BC)")
-    if value.year in (datetime.MINYEAR, datetime.MAXYEAR):
-        raise Misfit  # or infinity, for which it stands as well
+    if is_an_edge(value):
+        raise Misfit
     return _shortest(value.isoformat())
 
 

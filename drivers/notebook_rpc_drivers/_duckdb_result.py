@@ -16,7 +16,6 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from notebook_rpc.errors import NotebookError, QueryError
-from notebook_rpc.model import ResultColumn, unique_names
 from notebook_rpc_drivers import _duckdb_few_rows, _duckdb_json
 from notebook_rpc_drivers._duckdb_sql import own_sql_hidden, text_of, values_of
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyRelation, Statement
 
+    from notebook_rpc.model import ResultColumn
     from notebook_rpc_drivers._duckdb_connection import Bound, Connection
 
 R_co = TypeVar("R_co", bound="Reading", covariant=True)
@@ -248,24 +248,14 @@ class Json:
         return "arrays" if self._arrays else "objects"
 
     def _few(self, connection: Connection, sql: str, known: _Few) -> Result | None:
-        cursor = connection.cursor
-        cursor.execute(sql)
-        rows = cursor.fetchmany(_duckdb_few_rows.MOST + 1)
-        if len(rows) > _duckdb_few_rows.MOST:
-            connection.abandon()
-            return None
-        names = unique_names(column[0] for column in cursor.description)
-        given = [
-            ResultColumn(name, str(column[1]))
-            for name, column in zip(names, cursor.description, strict=True)
-        ]
-        if given != known.columns:
+        rows = _duckdb_few_rows.read(connection, sql, known.columns)
+        if rows is None:
             return None
         try:
             lines = known.write(rows)
         except _duckdb_few_rows.Misfit:
             return None
-        return Result(connection, given, _from(lines), _as_they_are)
+        return Result(connection, known.columns, _from(lines), _as_they_are)
 
 
 def _from(lines: list[Any]) -> Callable[[int], list[Any]]:

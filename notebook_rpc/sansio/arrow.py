@@ -19,11 +19,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import nanoarrow
-from nanoarrow.c_array import c_array_from_buffers
 from nanoarrow.c_array_stream import CArrayStream
 from nanoarrow.ipc import StreamWriter
 
 from notebook_rpc.errors import QueryError
+from notebook_rpc.sansio.arrow_batch import Column
 from notebook_rpc.sansio.values import text
 
 if TYPE_CHECKING:
@@ -87,22 +87,19 @@ class Kind:
     type: Any
     buffers: Callable[[Sequence[object]], list[bytes]]
 
-    def column(self, values: Sequence[object]) -> Any:
+    def column(self, values: Sequence[object]) -> Column:
         """
         Raises:
             Misfit: a value does not fit.
             QueryError: it has no text.
         """
-        valid = None if None not in values else _bits(value is not None for value in values)
-        return c_array_from_buffers(self.type, len(values), [valid, *self.buffers(values)])
+        nulls = values.count(None)
+        valid = _bits(value is not None for value in values) if nulls else b""
+        return Column(nulls, [valid, *self.buffers(values)])
 
 
 def schema_of(columns: Iterable[tuple[str, Kind]]) -> Any:
     return nanoarrow.c_schema(nanoarrow.struct({name: kind.type for name, kind in columns}))
-
-
-def rows_of(schema: Any, columns: Sequence[Any], length: int) -> Any:
-    return c_array_from_buffers(schema, length, buffers=[None], children=columns)
 
 
 def _bits(flags: Iterable[object]) -> bytes:
@@ -114,7 +111,7 @@ def _bits(flags: Iterable[object]) -> bytes:
 def _only(values: Sequence[object], *wanted: type) -> None:
     """Refuse values whose nearest known type is not *wanted*: a bool is an int to Python."""
     for kind in set(map(type, values)):
-        if kind is not type(None) and nearest(kind) not in wanted:
+        if kind not in wanted and kind is not type(None) and nearest(kind) not in wanted:
             raise Misfit(kind.__name__)
 
 
@@ -129,11 +126,18 @@ def nearest(kind: type) -> type:
     return next((base for base in kind.__mro__ if base in _KNOWN), object)
 
 
+def _filled(values: Sequence[Any], with_: object) -> Sequence[Any]:
+    """*values* with something in the place of each None."""
+    if None not in values:
+        return values
+    return [with_ if value is None else value for value in values]
+
+
 def _integers(code: str) -> Callable[[Sequence[object]], list[bytes]]:
     def buffers(values: Sequence[Any]) -> list[bytes]:
         _only(values, int)
         try:
-            return [array(code, [0 if value is None else value for value in values]).tobytes()]
+            return [array(code, _filled(values, 0)).tobytes()]
         except OverflowError as exc:
             raise Misfit("a larger int") from exc
 
@@ -143,13 +147,23 @@ def _integers(code: str) -> Callable[[Sequence[object]], list[bytes]]:
 def _floats(values: Sequence[Any]) -> list[bytes]:
     _only(values, float, int)
     try:
-        floats = array("d", [0 if value is None else value for value in values])
+        floats = array("d", _filled(values, 0))
     except OverflowError as exc:
         raise Misfit("a larger int") from exc
     if int in {nearest(kind) for kind in set(map(type, values))}:
         for value, found in zip(values, floats, strict=True):
             if value is not None and found != value and not math.isnan(found):
                 raise Misfit("an int of more than 53 bits")
+    return [floats.tobytes()]
+
+
+def _short_floats(values: Sequence[Any]) -> list[bytes]:
+    _only(values, float)
+    filled = _filled(values, 0.0)
+    floats = array("f", filled)
+    for value, found in zip(filled, floats, strict=True):
+        if found != value and not math.isnan(value):
+            raise Misfit("a float of more than 24 bits")
     return [floats.tobytes()]
 
 
@@ -203,8 +217,10 @@ def _bytes(values: Sequence[Any]) -> list[bytes]:
     return _pieces([b"" if value is None else bytes(value) for value in values])
 
 
-def _texts(values: Sequence[object]) -> list[bytes]:
+def _texts(values: Sequence[Any]) -> list[bytes]:
     try:
+        if set(map(type, values)) == {str}:
+            return _pieces([value.encode() for value in values])
         return _pieces([(text(value) or "").encode() for value in values])
     except (ValueError, RecursionError) as exc:  # half a surrogate pair; an endless int; depth
         raise QueryError(f"a value cannot be written: {exc}") from exc
@@ -239,9 +255,15 @@ def decimal(precision: int, scale: int) -> Kind:
     )
 
 
+INT8: Final = Kind("int8", nanoarrow.int8(), _integers("b"))
+UINT8: Final = Kind("uint8", nanoarrow.uint8(), _integers("B"))
+UINT16: Final = Kind("uint16", nanoarrow.uint16(), _integers("H"))
+UINT32: Final = Kind("uint32", nanoarrow.uint32(), _integers("I"))
+UINT64: Final = Kind("uint64", nanoarrow.uint64(), _integers("Q"))
 INT16: Final = Kind("int16", nanoarrow.int16(), _integers("h"))
 INT32: Final = Kind("int32", nanoarrow.int32(), _integers("i"))
 INT64: Final = Kind("int64", nanoarrow.int64(), _integers("q"))
+FLOAT32: Final = Kind("float32", nanoarrow.float32(), _short_floats)
 FLOAT64: Final = Kind("float64", nanoarrow.float64(), _floats)
 BOOLEAN: Final = Kind("boolean", nanoarrow.bool_(), _booleans)
 DATE: Final = Kind("date", nanoarrow.date32(), _dates)
@@ -254,6 +276,24 @@ INSTANT: Final = Kind(
 )
 BINARY: Final = Kind("bytes", nanoarrow.binary(), _bytes)
 TEXT: Final = Kind("text", nanoarrow.string(), _texts)
+
+_BY_FORMAT: Final = {
+    nanoarrow.c_schema(kind.type).format: kind
+    for kind in (
+        *(INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, FLOAT32, FLOAT64),
+        *(BOOLEAN, DATE, TIME, TIMESTAMP, BINARY, TEXT),
+    )
+}
+_DECIMAL_FORMAT: Final = re.compile(r"d:(\d+),(\d+)")
+
+
+def kind_of_format(format_: str) -> Kind | None:
+    """The kind that a format string of the Arrow C data interface means; None if there is none."""
+    decimals = _DECIMAL_FORMAT.fullmatch(format_)
+    if decimals is not None:
+        return decimal(*map(int, decimals.groups()))
+    return _BY_FORMAT.get(format_)
+
 
 # Names of types that say how wide a number is, or how exact. They are PostgreSQL's own: other
 # databases call a bigint an integer, or a double a real. A column that says nothing is judged by

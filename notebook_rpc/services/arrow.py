@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from notebook_rpc.errors import NotebookError, QueryError
+from notebook_rpc.sansio.arrow_batch import message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from notebook_rpc.model import Result, ResultColumn
-    from notebook_rpc.sansio.arrow import Kind, Messages
+    from notebook_rpc.sansio.arrow import Kind
 
 _ROWS: Final = 2048  # of a batch at most, and those the kinds are chosen from
 _BYTES: Final = 1 << 20  # of a batch, if the rows before are any guide
@@ -29,8 +30,7 @@ class ArrowRows:
         self._rows = rows
         self._first: list[Sequence[object]] = []
         self._kinds: list[Kind] = []
-        self._messages: Messages | None = None
-        self._schema: object = None
+        self._begun = b""  # the message of the schema
         self._step = _ROWS
         self._failure: NotebookError | None = None
 
@@ -48,9 +48,9 @@ class ArrowRows:
 
     @property
     def schema(self) -> bytes:
-        return self._begun().schema if self.columns else b""
+        return self._begin() if self.columns else b""
 
-    def fetch(self) -> bytes | memoryview:
+    def fetch(self) -> bytes:
         """As ``model.ArrowResult.fetch``.
 
         Raises:
@@ -62,9 +62,9 @@ class ArrowRows:
         if not self.columns:
             return b""
         try:
-            messages = self._begun()
+            self._begin()
             rows, self._first = self._first, []
-            return self._written(messages, rows or self._rows.fetch(self._step))
+            return self._written(rows or self._rows.fetch(self._step))
         except NotebookError as failure:
             self._failure = failure
             raise
@@ -73,10 +73,10 @@ class ArrowRows:
         self._first = []
         self._rows.close()
 
-    def _begun(self) -> Messages:
-        """Read the first rows, and choose the columns' kinds."""
-        if self._messages is not None:
-            return self._messages
+    def _begin(self) -> bytes:
+        """Read the first rows, choose the columns' kinds, and say them."""
+        if self._begun:
+            return self._begun
         from notebook_rpc.sansio import arrow  # noqa: PLC0415  # not before Arrow is asked for
 
         rows, ended = self._read_first()
@@ -86,10 +86,10 @@ class ArrowRows:
             for column, column_values in zip(self.columns, values, strict=True)
         ]
         names = [column.column for column in self.columns]
-        self._schema = arrow.schema_of(zip(names, self._kinds, strict=True))
-        self._messages = arrow.Messages(self._schema)
+        schema = arrow.schema_of(zip(names, self._kinds, strict=True))
+        self._begun = arrow.Messages(schema).schema
         self._first = rows
-        return self._messages
+        return self._begun
 
     def _read_first(self) -> tuple[list[Sequence[object]], bool]:
         """Rows for the first batch, and whether they are all."""
@@ -104,7 +104,7 @@ class ArrowRows:
             step *= 2
         return rows, False
 
-    def _written(self, messages: Messages, rows: Sequence[Sequence[object]]) -> bytes | memoryview:
+    def _written(self, rows: Sequence[Sequence[object]]) -> bytes:
         from notebook_rpc.sansio import arrow  # noqa: PLC0415  # not before Arrow is asked for
 
         if not rows:
@@ -120,9 +120,9 @@ class ArrowRows:
                     f'column "{column.column}" began as {kind.name} and then has {exc}:'
                     " cast it to what holds both"
                 ) from exc
-        message = messages.batch(arrow.rows_of(self._schema, columns, len(rows)))
-        self._step = max(1, min(_ROWS, _BYTES * len(rows) // len(message)))
-        return message
+        batch = message(len(rows), columns)
+        self._step = max(1, min(_ROWS, _BYTES * len(rows) // len(batch)))
+        return batch
 
 
 def _size(value: object) -> int:
