@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -27,6 +27,7 @@ from notebook_rpc.sansio.arrow_check import check
 from notebook_rpc_drivers import _duckdb_few_arrow, _duckdb_few_rows
 from notebook_rpc_drivers._arrow_stream import ArrowError, batches, release
 from notebook_rpc_drivers._duckdb_result import Reading
+from notebook_rpc_drivers._duckdb_shapes import Runs
 from notebook_rpc_drivers._duckdb_sql import quoted, without_excerpt
 
 if TYPE_CHECKING:
@@ -154,6 +155,9 @@ class _Known:
     schema: bytes
     write: Write | None = None
     """What writes the rows, where they were few."""
+    always_streams: bool = False
+    """Its rows were few, and then more, or such that Python does not have."""
+    runs: Runs = field(default_factory=Runs)
 
 
 class Arrow:
@@ -163,24 +167,34 @@ class Arrow:
         self.rows = _ROWS
         self._sql: str | None = None  # if it is worth knowing
 
-    def again(self, connection: Connection, sql: str, /) -> ArrowResult | None:
-        self._sql = sql
+    def again(self, connection: Connection, query: Statement, /) -> ArrowResult | None:
+        self._sql = sql = query.query
         known = connection.shapes.get(Arrow, sql)
         if not isinstance(known, _Known):
             return None
-        result = self._few(connection, sql, known) or self._streaming(connection, sql, known)
+        if known.write is not None:
+            few = self._few(connection, query, known, known.write)
+            if few is not None:
+                if connection.shapes.get(Arrow, sql) is known:
+                    few.leaves_nothing = known.runs.leave_nothing(connection, sql)
+                return few
+            known = replace(known, write=None, always_streams=True)
+            connection.shapes.keep(Arrow, sql, known)
+        result = self._streaming(connection, sql, known)
         if result is None:
             connection.shapes.forget(Arrow, sql)
+        elif not known.always_streams:
+            self._remember(connection, sql, known, result)
         return result
 
-    def _few(self, connection: Connection, sql: str, known: _Known) -> FewRows | None:
-        if known.write is None:
-            return None
-        rows = _duckdb_few_rows.read(connection, sql, known.columns)
+    def _few(
+        self, connection: Connection, query: Statement, known: _Known, write: Write
+    ) -> FewRows | None:
+        rows = _duckdb_few_rows.read(connection, query, known.columns)
         if rows is None:
             return None
         try:
-            batch = known.write(rows) if rows else b""
+            batch = write(rows) if rows else b""
         except Misfit:
             return None
         return FewRows(connection, known.columns, known.schema, batch)
@@ -191,7 +205,6 @@ class Arrow:
         if _names(stream) == [column.column for column in known.columns]:
             result = _read(connection, known.columns, stream)
             if result.schema == known.schema:
-                self._remember(connection, sql, known, result)
                 return result
         stop(connection, stream)
         connection.abandon()
@@ -204,8 +217,8 @@ class Arrow:
         write = _duckdb_few_arrow.writer([c.datatype for c in known.columns], result.formats)
 
         def ended(rows: int) -> None:
-            few = write if rows <= _duckdb_few_rows.MOST else None
-            connection.shapes.keep(Arrow, sql, replace(known, write=few))
+            if rows <= _duckdb_few_rows.MOST and write is not None:
+                connection.shapes.keep(Arrow, sql, replace(known, write=write))
 
         result.ended = ended
 

@@ -9,17 +9,17 @@ does: the binder says that.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType
 
-from notebook_rpc.errors import Conflict, NotebookError, QueryError
+from notebook_rpc.errors import NotebookError, QueryError
 from notebook_rpc.model import Column, ResultColumn, Stability, Table, Transaction, unique_names
 from notebook_rpc_drivers import _duckdb_describe, _duckdb_stability, _duckdb_touched
+from notebook_rpc_drivers._duckdb_calls import Call, Calls
 from notebook_rpc_drivers._duckdb_catalog import Catalog
 from notebook_rpc_drivers._duckdb_notes import Notes
 from notebook_rpc_drivers._duckdb_page import Page, part_of
@@ -41,7 +41,6 @@ from notebook_rpc_drivers._duckdb_sql import (
     commits,
     own_sql_hidden,
     quoted,
-    translated,
     type_of,
     without_semicolon,
 )
@@ -64,17 +63,17 @@ class Connection:
 
     def __init__(self, root: DuckDBPyConnection, shapes: Shapes) -> None:
         self.shapes = shapes
-        self._notes = Notes(shapes)
+        self._notes = Notes()
         self._root = root
         self._catalog = Catalog(self, root, self._notes)
         self._result: Reading | Page | None = None
-        self._guard = threading.Lock()  # held for an instant only: interrupt() must not block
-        self._busy: DuckDBPyConnection | None = None
+        self._calls = Calls()
         self._begin()
 
     def _begin(self, *, counting: bool = True) -> None:
         """With a cursor that nobody has used; *counting*, if its progress is to be told."""
         self._own = self._root.cursor()
+        self._calls.interrupted = False
         self._catalog.begin()
         self._notes.begin()
         self._counts_progress = False
@@ -200,6 +199,8 @@ class Connection:
 
     def reset(self) -> None:
         self._finish()
+        if not self._notes.used and not self._calls.interrupted:
+            return
         # A new cursor takes 4 us, and it is the only thing to be sure of: what a SELECT leaves
         # behind (read_csv's table of rejects, for one) no kind of statement tells.
         with self.calling(undisturbed=True):  # an interrupt would find a closed cursor
@@ -236,19 +237,12 @@ class Connection:
             self._catalog.close()
 
     def interrupt(self) -> None:
-        # Only who is busy: an interrupt that finds a stream between two fetches spoils it.
-        with self._guard:
-            if self._busy is not None:
-                self._busy.interrupt()
+        self._calls.interrupt()
 
     def progress(self) -> float | None:
-        with self._guard:
-            if not self._counts_progress or self._busy is not self._own:
-                return None
-            percent = self._own.query_progress()
-        return None if percent < 0 else min(percent / 100, 1.0)
+        percent = self._calls.progress(self._own) if self._counts_progress else None
+        return None if percent is None else min(percent / 100, 1.0)
 
-    @contextmanager
     def calling(
         self,
         on: DuckDBPyConnection | None = None,
@@ -257,24 +251,12 @@ class Connection:
         *,
         undisturbed: bool = False,
         alone: bool = False,
-    ) -> Iterator[None]:
-        """Wrap a call of the engine: its errors are ours, and unless *undisturbed* it can be
-        interrupted. *alone* is as of ``Conflict``."""
-        with self._guard:
-            self._busy = None if undisturbed else on or self._own
-        try:
-            yield
-        except NotebookError:
-            raise
-        # Whatever its class: std::bad_cast comes as a RuntimeError.
-        except Exception as exc:
-            failure = translated(exc, before, after)
-            if isinstance(failure, Conflict):
-                failure.alone = alone
-            raise failure from exc
-        finally:
-            with self._guard:
-                self._busy = None
+    ) -> Call:
+        """Wrap a call of the engine; unless *undisturbed* it can be interrupted. The rest is as of
+        ``Call``."""
+        return Call(
+            self._calls, None if undisturbed else on or self._own, before, after, alone=alone
+        )
 
     def note_failure(self) -> None:
         """Find out whether an error has taken the open transaction with it."""
@@ -327,23 +309,30 @@ class Connection:
 
     def _run(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         self._finish()
-        statements = parsed(self, sql)
+        statements = self._statements(sql)
+        used, self._notes.used = self._notes.used, True
         for number, statement in enumerate(statements, 1):
             had_failed = self._notes.failed
             atomic = type_of(statement) in TAKEN_BACK | {StatementType.SELECT}
             alone = atomic and not self._notes.in_transaction and number == 1
-            self._notes.note(statement)
+            unsettles = self._notes.note(statement)
+            if unsettles:
+                self.shapes.clear()
             before = after = ""
             if len(statements) > 1:
                 before = f"statement {number} of {len(statements)}: "
                 after = f" (after {number - 1} that ran)" if number > 1 else " (nothing ran)"
-            with self.calling(before=before, after=after, alone=alone):
-                if number < len(statements):
-                    self._notes.note_write(statement)
-                    self._own.execute(statement)
-                    self._own.complete()  # to its last row: nextval() counts them all
-                else:
-                    result = self._last(statement, bindable(parameters), form)
+            try:
+                with self.calling(before=before, after=after, alone=alone):
+                    if number < len(statements):
+                        self._notes.note_write(statement)
+                        self._own.execute(statement)
+                        self._own.complete()  # to its last row: nextval() counts them all
+                    else:
+                        result = self._last(statement, bindable(parameters), form)
+            finally:
+                if unsettles:  # again: what others have learned meanwhile may be of before
+                    self.shapes.clear()
             if (
                 had_failed
                 and type_of(statement) == StatementType.TRANSACTION
@@ -352,14 +341,28 @@ class Connection:
                 # Without a word, the engine has undone it.
                 raise QueryError(f"{before}the transaction had failed and was rolled back{after}")
         self._result = result
+        self._notes.used = used or not result.leaves_nothing
         return result
+
+    def _statements(self, sql: str) -> list[Statement]:
+        """Those of *sql*. A query that was asked before, with no settings of its own, is not parsed
+        again."""
+        if self._notes.left:
+            return parsed(self, sql)
+        known = self.shapes.get(Statement, sql)
+        if isinstance(known, Statement):
+            return [known]
+        statements = parsed(self, sql)
+        if len(statements) == 1 and type_of(statements[0]) == StatementType.SELECT:
+            self.shapes.keep(Statement, sql, statements[0])
+        return statements
 
     def _last(self, statement: Statement, bound: Bound, form: Form[R]) -> R:
         if type_of(statement) != StatementType.SELECT:
             self._notes.note_write(statement)
         elif not bound:
             self.ready_to_stream()
-            if (again := form.again(self, statement.query)) is not None:
+            if (again := form.again(self, statement)) is not None:
                 return again
         relation: DuckDBPyRelation | None = self._own.sql(statement, params=bound)
         if relation is None:

@@ -17,6 +17,8 @@ from notebook_rpc.sansio import values
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from duckdb import Statement
+
     from notebook_rpc_drivers._duckdb_connection import Connection
     from notebook_rpc_drivers._duckdb_result import Row
 
@@ -35,11 +37,13 @@ def is_an_edge(value: datetime.date) -> bool:
     return value.year in (datetime.MINYEAR, datetime.MAXYEAR)
 
 
-def read(connection: Connection, sql: str, columns: Sequence[ResultColumn]) -> list[Row] | None:
+def read(
+    connection: Connection, query: Statement, columns: Sequence[ResultColumn]
+) -> list[Row] | None:
     """All rows of a query, to be called within ``calling``; None if they are not few, or not of
     *columns*. Then it is to be run another way."""
     cursor = connection.cursor
-    cursor.execute(sql)
+    cursor.execute(query)
     rows = cursor.fetchmany(MOST + 1)
     if len(rows) > MOST:
         connection.abandon()

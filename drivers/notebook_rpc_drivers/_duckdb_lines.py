@@ -107,7 +107,7 @@ class Lines:
         self._tidy: tuple[str, str] | None = None
         self._rows: int
 
-    def again(self, _: Connection, __: str, /) -> None:
+    def again(self, _: Connection, __: Statement, /) -> None:
         """What is written in bulk is not worth knowing by heart."""
 
     def select(self, names: list[str], types: list[Any], /) -> str:

@@ -6,8 +6,6 @@ a kind that it does not know for a harmless one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from duckdb import Statement, StatementType
 
 from notebook_rpc_drivers import _duckdb_touched
@@ -22,17 +20,13 @@ from notebook_rpc_drivers._duckdb_sql import (
 )
 from notebook_rpc_drivers._touched import Written
 
-if TYPE_CHECKING:
-    from notebook_rpc_drivers._duckdb_shapes import Shapes
-
 
 class Notes:
     """``changes`` and ``written`` are as the driver's port has them."""
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self) -> None:
         self.changes = 0
         self.written = Written()
-        self._shapes = shapes
         self.begin()
 
     def begin(self) -> None:
@@ -44,9 +38,11 @@ class Notes:
         self.changed = False  # the transaction has run a statement that may change the catalog
         self._wrote = False  # the transaction has run a statement that is no read
         self.left = False  # a statement may have left something that the next client would notice
+        self.used = False  # by anything but queries that are proven to leave nothing at all
 
-    def note(self, statement: Statement) -> None:
-        """Remember what *statement*, which is about to run, may do to the catalog, and leave."""
+    def note(self, statement: Statement) -> bool:
+        """Remember what *statement*, which is about to run, may do to the catalog, and leave.
+        Whether what queries give may change by it, for anybody."""
         kind = type_of(statement)
         says_so = kind in SAYS_TEMPORARY and kind != StatementType.EXPLAIN
         if kind not in LEAVES_NOTHING and not (says_so and "temp" not in statement.query.lower()):
@@ -58,15 +54,19 @@ class Notes:
                 if self._wrote and commits(statement):
                     self.written.commit()
                     self.changes += 1
+                unsettles = self.changed
                 self.transaction_ended()
+                return unsettles
         elif kind == StatementType.SET:
             self.stale = True  # where names are looked for, perhaps
+            return True
         elif kind not in KEEPS_CATALOG:
-            self._shapes.clear()
             self.stale = True
             if kind not in SAYS_TEMPORARY or "temp" in statement.query.lower():
                 self.temporary = True
             self.changed = self.in_transaction
+            return True
+        return False
 
     def note_write(self, statement: Statement) -> None:
         """Of a statement that is not proven to be a read. In a transaction it is seen when that

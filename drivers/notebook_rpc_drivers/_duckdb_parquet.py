@@ -49,7 +49,7 @@ class Parquet:
         self._path = path
         self._arrow = Arrow()
 
-    def again(self, _: Connection, __: str, /) -> None:
+    def again(self, _: Connection, __: Statement, /) -> None:
         """Next to a file, to bind a query twice is nothing."""
 
     def select(self, names: list[str], types: list[Any], /) -> str | None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from notebook_rpc.errors import NotebookError, QueryError
 from notebook_rpc_drivers import _duckdb_few_rows, _duckdb_json
+from notebook_rpc_drivers._duckdb_shapes import Runs
 from notebook_rpc_drivers._duckdb_sql import own_sql_hidden, text_of, values_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ Read = Callable[[list[Row]], list[Any]]
 class Reading:
     """What results have in common, whatever their rows come as: an error stays, and with the
     end, or when it is closed, a stream gives the connection back."""
+
+    leaves_nothing = False
+    """Whether it is proven that its statement has left nothing on the cursor."""
 
     def __init__(
         self, connection: Connection, columns: list[ResultColumn], count: int, *, streaming: bool
@@ -123,8 +127,8 @@ class Result(Reading):
 class Form(Protocol[R_co]):
     """What a statement's rows shall come as. One is made for each statement."""
 
-    def again(self, connection: Connection, sql: str, /) -> R_co | None:
-        """Run *sql*, a query without parameters, at once, if it is known what it will give. None:
+    def again(self, connection: Connection, query: Statement, /) -> R_co | None:
+        """Run *query*, which has no parameters, at once, if it is known what it will give. None:
         it is not, or not any more; the query is to be bound first."""
         ...
 
@@ -161,7 +165,7 @@ class Rows:
     select: Callable[[list[str], list[Any]], str | None]
     reader: Callable[[list[ResultColumn]], Read]
 
-    def again(self, _: Connection, __: str, /) -> Result | None:
+    def again(self, _: Connection, __: Statement, /) -> Result | None:
         return None
 
     def running(
@@ -191,6 +195,7 @@ class _Few:
 
     columns: list[ResultColumn]
     write: _duckdb_few_rows.Write
+    runs: Runs = field(default_factory=Runs)
 
 
 class Json:
@@ -201,14 +206,16 @@ class Json:
         self._sql: str | None = None  # if it is worth knowing
         self._write: _duckdb_few_rows.Write | None = None
 
-    def again(self, connection: Connection, sql: str, /) -> Result | None:
-        self._sql = sql
-        known = connection.shapes.get(self._key, sql)
+    def again(self, connection: Connection, query: Statement, /) -> Result | None:
+        self._sql = query.query
+        known = connection.shapes.get(self._key, self._sql)
         if not isinstance(known, _Few):
             return None
-        result = self._few(connection, sql, known)
+        result = self._few(connection, query, known)
         if result is None:
-            connection.shapes.forget(self._key, sql)
+            connection.shapes.forget(self._key, self._sql)
+        elif connection.shapes.get(self._key, self._sql) is known:
+            result.leaves_nothing = known.runs.leave_nothing(connection, self._sql)
         return result
 
     def select(self, names: list[str], types: list[Any], /) -> str:
@@ -247,8 +254,8 @@ class Json:
     def _key(self) -> str:
         return "arrays" if self._arrays else "objects"
 
-    def _few(self, connection: Connection, sql: str, known: _Few) -> Result | None:
-        rows = _duckdb_few_rows.read(connection, sql, known.columns)
+    def _few(self, connection: Connection, query: Statement, known: _Few) -> Result | None:
+        rows = _duckdb_few_rows.read(connection, query, known.columns)
         if rows is None:
             return None
         try:

@@ -11,11 +11,18 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from notebook_rpc.model import Stability
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-MOST: Final = 1024  # queries
+    from notebook_rpc_drivers._duckdb_connection import Connection
+
+MOST: Final = 2048  # of all kinds together
 LONGEST: Final = 4096  # characters of one that is worth it: a long one takes its time anyway
+WORTH: Final = 256
+"""Runs of a query after which it is found out whether it leaves nothing behind. That takes as long
+as up to some hundred of the new cursors that it saves."""
 
 
 class Shapes:
@@ -46,3 +53,21 @@ class Shapes:
         """What tables, views and macros are called may mean something else from now on."""
         with self._lock:
             self._known.clear()
+
+
+class Runs:
+    """How often a query has run, and whether anything of it may stay on the cursor."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lasting: bool | None = None
+
+    def leave_nothing(self, connection: Connection, sql: str) -> bool:
+        """To be asked after each run. True if it is proven: what a query leaves, say the rejects of
+        ``read_csv``, it leaves by functions and sources that give other rows another time."""
+        if self._lasting is None:
+            self._count += 1
+            if self._count < WORTH:
+                return False
+            self._lasting = connection.stability(sql) is Stability.LASTING
+        return self._lasting
