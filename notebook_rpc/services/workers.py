@@ -15,7 +15,10 @@ import os
 import queue
 import sys
 import threading
+import time
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
@@ -35,6 +38,11 @@ FIRST_RETRY: Final = 0.001
 LAST_RETRY: Final = 0.05
 NICENESS: Final = 5  # of our threads, above the event loop's: a third of its weight
 
+# Calls that may be young at a time. While one has Python's lock another keeps the engine busy; a
+# third would only compete for the lock: eight small queries at a time are a third slower than two.
+TOGETHER: Final = 2
+YOUNG: Final = 0.002  # seconds; who is older does not keep others waiting, as it may be for long
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -53,6 +61,8 @@ class Workers:
 
     The last one that became idle is used first: its stack and caches are warm. Beyond the
     limit callers wait in order of arrival, at most *max_waiting* of them for any one place.
+    No more than ``TOGETHER`` calls are begun before those begun last have ended, or are no longer
+    young: the next wait in a line, of which a thread takes the first when it has done its own.
     """
 
     def __init__(self, limit: int, spare: int, max_waiting: float = math.inf) -> None:
@@ -61,14 +71,17 @@ class Workers:
         self._limit = limit
         self._max_waiting = max_waiting
         self._waiting = 0  # for a place, of whatever kind
+        self._line: deque[_Job[Any]] = deque()  # workers take from it, at any time
+        self._young: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._started = 0
 
     def load(self) -> Load:
         waiting = self._slots.statistics().tasks_waiting
-        running = self._limit - self._slots.value
+        in_line = len(self._line)
+        running = self._limit - self._slots.value - in_line
         threads = running + len(self._idle)
-        return Load(running, waiting, self._limit, threads, self._waiting - waiting)
+        return Load(running, waiting + in_line, self._limit, threads, self._waiting - waiting)
 
     async def wait_for(self, place: trio.Lock | trio.Semaphore) -> None:
         """Acquire a place where calls wait their turn; no checkpoint if it is free.
@@ -100,7 +113,16 @@ class Workers:
         """
         await self.wait_for(self._slots)
         try:
-            return await self.run_beyond(work, interrupt)
+            job = _Job(work)
+            before = len(self._line)
+            self._line.append(job)
+            self._admit()
+            try:
+                await self._begun(job, before)
+            except trio.Cancelled:
+                if self._withdraw(job):
+                    raise
+            return await self._outcome(job, interrupt)
         finally:
             self._slots.release()
 
@@ -108,17 +130,50 @@ class Workers:
         self, work: Callable[[], T], interrupt: Callable[[], None] | None = None
     ) -> T:
         """As ``run``, but without waiting for a place: for what ends calls, and makes room."""
-        worker = self._idle.pop() if self._idle else self._start()
-        try:
-            return await self._hand_over(worker, work, interrupt)
-        finally:
-            self._rest(worker)
-
-    async def _hand_over(
-        self, worker: _Worker, work: Callable[[], T], interrupt: Callable[[], None] | None
-    ) -> T:
         job = _Job(work)
-        worker.jobs.put(job)
+        self._hand_over(job, self._hire())
+        return await self._outcome(job, interrupt)
+
+    def _admit(self) -> None:
+        """Let as many begin as may, of those in line."""
+        if len(self._young) == TOGETHER:
+            born = time.perf_counter() - YOUNG
+            for worker in [each for each in self._young if each.since < born]:
+                self._grow_up(worker)
+        while len(self._young) < TOGETHER:
+            try:
+                job = self._line.popleft()
+            except IndexError:
+                return
+            worker = self._hire()
+            worker.young = True
+            self._young.append(worker)
+            self._hand_over(job, worker)
+
+    async def _begun(self, job: _Job[Any], before: int) -> None:
+        """Wait in the line, with so many *before*, until *job* has been begun."""
+        patience = YOUNG * (1 + before // TOGETHER)  # as if all before were slow
+        while not job.begun:
+            with trio.move_on_after(patience):
+                await job.finished()
+                return
+            self._admit()
+            patience = YOUNG
+
+    def _withdraw(self, job: _Job[Any]) -> bool:
+        """Whether *job* stood in the line, and does no longer."""
+        try:
+            self._line.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def _grow_up(self, worker: _Worker) -> None:
+        if worker.young:
+            worker.young = False
+            self._young.remove(worker)
+
+    async def _outcome(self, job: _Job[T], interrupt: Callable[[], None] | None) -> T:
         try:
             await job.finished()
         except trio.Cancelled as cancelled:
@@ -142,15 +197,24 @@ class Workers:
                 await job.finished()
             delay = min(2 * delay, LAST_RETRY)
 
-    def _start(self) -> _Worker:
+    def _hire(self) -> _Worker:
+        if self._idle:
+            return self._idle.pop()
         self._started += 1
-        return _Worker(f"notebook-rpc-worker-{self._started}")
+        return _Worker(f"notebook-rpc-worker-{self._started}", self._line, self._rest)
+
+    def _hand_over(self, job: _Job[Any], worker: _Worker) -> None:
+        job.begun = True
+        worker.since = time.perf_counter()
+        worker.jobs.put(job)
 
     def _rest(self, worker: _Worker) -> None:
-        if len(self._idle) < self._spare:
-            self._idle.append(worker)
-        else:
-            worker.stop()
+        """It has done its job, and found none in the line."""
+        self._grow_up(worker)
+        self._idle.append(worker)
+        self._admit()  # who came into the line meanwhile
+        if len(self._idle) > self._spare:
+            self._idle.pop().stop()
 
     def close(self) -> None:
         """Stop the threads. No call may be running: whoever made one waits for it."""
@@ -161,9 +225,10 @@ class Workers:
 class _Job(Generic[T]):
     """One call: made and awaited on the event loop, run by a worker."""
 
-    __slots__ = ("_context", "_token", "_value", "_waiter", "_work", "done", "error")
+    __slots__ = ("_context", "_token", "_value", "_waiter", "_work", "begun", "done", "error")
 
     def __init__(self, work: Callable[[], T]) -> None:
+        self.begun = False
         self.done = False
         self.error: BaseException | None = None
         self._value: T
@@ -173,16 +238,22 @@ class _Job(Generic[T]):
         self._waiter: trio.lowlevel.Task | None = None
 
     def run(self) -> None:
-        """In the worker. Whatever *work* raises belongs to the caller."""
+        """In the worker. Whatever the work raises belongs to the caller."""
         try:
             self._value = self._context.run(self._work)
         except BaseException as exc:  # noqa: BLE001  # carried to the caller, not swallowed
             self.error = exc
-        # RunFinishedError cannot happen: run() above is shielded until this arrives.
-        self._token.run_sync_soon(self._finish)
 
-    def _finish(self) -> None:
+    def tell(self, rest: Callable[[], None] | None) -> None:
+        """In the worker: it has run. *rest* is called on the event loop, before the caller goes on,
+        if the worker has nothing else to do."""
+        # RunFinishedError cannot happen: whoever waits is shielded until this arrives.
+        self._token.run_sync_soon(self._finish, rest)
+
+    def _finish(self, rest: Callable[[], None] | None) -> None:
         self.done = True
+        if rest is not None:
+            rest()
         if self._waiter is not None:
             trio.lowlevel.reschedule(self._waiter)
             self._waiter = None
@@ -209,18 +280,37 @@ class _Job(Generic[T]):
 
 
 class _Worker:
-    """A thread and the queue it serves. One job at a time; None ends it."""
+    """A thread and the queue it serves, one job at a time; None ends it. While it is ``young`` it
+    goes on with the first in *line*."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, line: deque[_Job[Any]], rest: Callable[[_Worker], None]) -> None:
         self.jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self.young = False  # the event loop decides it
+        self.since = 0.0  # the job at hand was begun, on time.perf_counter
+        self._line = line
+        self._rest = partial(rest, self)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
         _give_way()
         while (job := self.jobs.get()) is not None:
-            job.run()
-            del job  # an idle worker must not keep the last result alive
+            while job is not None:
+                job.run()
+                following = self._following()
+                job.tell(self._rest if following is None else None)
+                job = following  # an idle worker must not keep the last result alive
+
+    def _following(self) -> _Job[Any] | None:
+        if not self.young:
+            return None
+        try:
+            job = self._line.popleft()
+        except IndexError:
+            return None
+        job.begun = True
+        self.since = time.perf_counter()
+        return job
 
     def stop(self) -> None:
         """Called when the worker is idle, so the join is a matter of microseconds."""
