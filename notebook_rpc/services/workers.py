@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import trio
 
 from notebook_rpc.errors import Busy
+from notebook_rpc.services.doorbell import Doorbell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +76,7 @@ class Workers:
         self._young: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._started = 0
+        self._doorbell = Doorbell()
 
     def load(self) -> Load:
         waiting = self._slots.statistics().tasks_waiting
@@ -113,7 +115,7 @@ class Workers:
         """
         await self.wait_for(self._slots)
         try:
-            job = _Job(work)
+            job = self._job(work)
             before = len(self._line)
             self._line.append(job)
             self._admit()
@@ -130,9 +132,13 @@ class Workers:
         self, work: Callable[[], T], interrupt: Callable[[], None] | None = None
     ) -> T:
         """As ``run``, but without waiting for a place: for what ends calls, and makes room."""
-        job = _Job(work)
+        job = self._job(work)
         self._hand_over(job, self._hire())
         return await self._outcome(job, interrupt)
+
+    def _job(self, work: Callable[[], T]) -> _Job[T]:
+        self._doorbell.expect()
+        return _Job(work, self._doorbell)
 
     def _admit(self) -> None:
         """Let as many begin as may, of those in line."""
@@ -145,7 +151,11 @@ class Workers:
                 job = self._line.popleft()
             except IndexError:
                 return
-            worker = self._hire()
+            try:
+                worker = self._hire()
+            except RuntimeError as exc:  # the system gives us no thread
+                job.fail(exc)
+                return
             worker.young = True
             self._young.append(worker)
             self._hand_over(job, worker)
@@ -220,21 +230,22 @@ class Workers:
         """Stop the threads. No call may be running: whoever made one waits for it."""
         while self._idle:
             self._idle.pop().stop()
+        self._doorbell.close()
 
 
 class _Job(Generic[T]):
     """One call: made and awaited on the event loop, run by a worker."""
 
-    __slots__ = ("_context", "_token", "_value", "_waiter", "_work", "begun", "done", "error")
+    __slots__ = ("_context", "_doorbell", "_value", "_waiter", "_work", "begun", "done", "error")
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], doorbell: Doorbell) -> None:
         self.begun = False
         self.done = False
         self.error: BaseException | None = None
         self._value: T
         self._work = work
         self._context = contextvars.copy_context()
-        self._token = trio.lowlevel.current_trio_token()
+        self._doorbell = doorbell
         self._waiter: trio.lowlevel.Task | None = None
 
     def run(self) -> None:
@@ -247,8 +258,12 @@ class _Job(Generic[T]):
     def tell(self, rest: Callable[[], None] | None) -> None:
         """In the worker: it has run. *rest* is called on the event loop, before the caller goes on,
         if the worker has nothing else to do."""
-        # RunFinishedError cannot happen: whoever waits is shielded until this arrives.
-        self._token.run_sync_soon(self._finish, rest)
+        self._doorbell.leave(partial(self._finish, rest))
+
+    def fail(self, exc: BaseException) -> None:
+        """On the event loop, for one that nobody runs."""
+        self.begun, self.error = True, exc
+        self._finish(None)
 
     def _finish(self, rest: Callable[[], None] | None) -> None:
         self.done = True

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 Outcome: TypeAlias = str | Pieces
 
+PAUSE: Final = 256 * 1024  # bytes that are escaped between two checkpoints: half a millisecond
 BESIDES: Final = 8 * 1024  # bytes that a query takes besides its text: a task, and what it holds
 
 logger = logging.getLogger(__name__)
@@ -122,9 +123,11 @@ class _Format:
     async def whole(self, id_: str, pieces: Pieces) -> Outcome:
         """A small result."""
         message: list[bytes | memoryview] = [self.opening(id_)]
+        made = 0
         for parts in self.parts(pieces):
             message += parts
-            if self.text:  # its parts were made, which took time
+            if self.text and (made := made + sum(map(len, parts))) > PAUSE:
+                made = 0
                 await trio.lowlevel.checkpoint()
         if not self.text:
             return message
@@ -136,6 +139,8 @@ def _as_they_are(pieces: Pieces) -> Iterator[Pieces]:
 
 
 def _escaped(pieces: Pieces) -> Iterator[Pieces]:
+    if sum(map(len, pieces)) <= PAUSE:  # at once, and not row by row
+        pieces = [b"".join(pieces)]
     return ([part] for piece in pieces for part in sqlrooms.escaped(piece))
 
 

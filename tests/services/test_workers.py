@@ -59,7 +59,7 @@ async def began(work: Interruptible) -> None:
 async def until(happened: Callable[[], bool]) -> None:
     with trio.fail_after(5):
         while not happened():
-            await trio.sleep(0.001)
+            await trio.lowlevel.checkpoint()
 
 
 async def test_the_value_and_the_error_are_the_works_own(workers: Workers) -> None:
