@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from notebook_rpc_drivers._duckdb_few_arrow import Write
 
 _BYTES: Final = 1 << 20  # of a batch, as far as types tell
-_MOST_ROWS: Final = 16_384
+_MOST_ROWS: Final = 8192
 _ROWS: Final = 2048  # at most, where types do not tell; the engine's own vectors have as many
 _FEWEST_ROWS: Final = 64
 

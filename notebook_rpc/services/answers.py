@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
+FIRST_PIECES: Final = 256 * 1024  # bytes of Arrow that are read at first: a client waits for them
+
 
 class Rows(Protocol):
     """A result in one format. Its methods block."""
@@ -85,6 +87,7 @@ class ArrowStream:
         pieces: list[bytes | memoryview] = []
         room = PIECES
         if not self._begun:
+            room = FIRST_PIECES
             self._begun = True
             pieces.append(self._result.schema)
         while room > 0:
