@@ -14,6 +14,7 @@ from wsproto.connection import Connection as Reference
 from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from wsproto.events import Ping as ReferencePing
+from wsproto.frame_protocol import FrameProtocol
 
 from notebook_rpc.transport import frames
 from notebook_rpc.transport.frames import Closing, Incoming, Ping, Pong, Violation
@@ -335,3 +336,67 @@ def test_a_reader_can_pause_at_each_frame() -> None:
 def test_how_the_bytes_arrive_changes_nothing(data: bytes, cuts: list[int]) -> None:
     pieces = [data[start:end] for start, end in pairwise([0, *sorted(cuts), len(data)])]
     assert read(*pieces) == read(data)
+
+
+FRAMES = st.builds(
+    sent,
+    st.sampled_from([1, 1, 1, 1, 2, 0, 8, 9, 10, 3]),
+    st.one_of(
+        st.text(max_size=200).map(str.encode),
+        st.binary(max_size=40),
+        st.sampled_from([b"x" * size for size in BORDERS[:6]]),
+    ),
+    fin=st.sampled_from([True, True, True, False]),
+    rsv=st.sampled_from([0, 0, 0, 0, 0, 4]),
+    key=st.binary(min_size=4, max_size=4),
+)
+LONGER_LENGTHS = [b"\x81\xfe\x00\x05" + KEY + masked(b"hello"), b"\x81\xff" + bytes(8) + KEY]
+UNMASKED = [b"\x81\x05hello"]
+
+
+@given(
+    given_=st.lists(FRAMES | st.sampled_from(LONGER_LENGTHS + UNMASKED), max_size=8),
+    cuts=st.lists(st.integers(0, 800), max_size=6),
+    limit=st.sampled_from([1 << 20, 150]),
+    deflate=st.booleans(),
+)
+@settings(deadline=None, max_examples=300)
+def test_what_is_read_here_is_what_wsproto_reads(
+    given_: list[bytes], cuts: list[int], limit: int, *, deflate: bool
+) -> None:
+    data = b"".join(given_)
+    ends = [*sorted({min(cut, len(data)) for cut in cuts} | {0}), len(data)]
+    pieces = [data[begin:end] for begin, end in pairwise(ends)]
+    here = read(*pieces, limit=limit, deflate=deflate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "_whole_texts", lambda *_: iter(()))
+        assert here == read(*pieces, limit=limit, deflate=deflate)
+
+
+def test_small_texts_that_come_as_a_whole_are_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_: list[bytes] = []
+    monkeypatch.setattr(FrameProtocol, "receive_bytes", lambda _, data: given_.append(bytes(data)))
+    assert read(sent(1, b"one") + sent(1, b"two"), sent(1, b"x" * 4096)) == (
+        ["one", "two", "x" * 4096],
+        0,
+    )
+    assert given_ == []
+
+
+def test_behind_all_else_they_are_read_here_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    incoming = Incoming(1 << 20)
+    given_: list[bytes] = []
+    receive = FrameProtocol.receive_bytes
+
+    def spy(self: FrameProtocol, data: bytes) -> None:
+        given_.append(bytes(data))
+        receive(self, data)
+
+    monkeypatch.setattr(FrameProtocol, "receive_bytes", spy)
+    large, small = sent(1, b"x" * 70_000), sent(1, b"small")
+    others = [large[:9], large[9:50_000], large[50_000:], sent(1, b"a", fin=False), sent(0, b"b")]
+    for other in others:
+        list(incoming.feed(other))
+    assert given_ == others
+    assert list(incoming.feed(small)) == ["small"]
+    assert given_ == others
