@@ -361,6 +361,12 @@ UNMASKED = [b"\x81\x05hello"]
     deflate=st.booleans(),
 )
 @settings(deadline=None, max_examples=300)
+# What begins like a whole text, in the middle of a message, of a payload and of a header.
+@example(given_=[sent(1, b"a", fin=False), sent(1, b"b")], cuts=[7], limit=150, deflate=False)
+@example(
+    given_=[sent(2, b"ab" + sent(1, b"inner"), key=bytes(4))], cuts=[8], limit=150, deflate=False
+)
+@example(given_=[sent(1, b"x", key=b"\x80abc")], cuts=[1], limit=150, deflate=False)
 def test_what_is_read_here_is_what_wsproto_reads(
     given_: list[bytes], cuts: list[int], limit: int, *, deflate: bool
 ) -> None:
