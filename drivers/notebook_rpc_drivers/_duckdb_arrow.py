@@ -21,7 +21,6 @@ from duckdb import Statement
 from nanoarrow.ipc import InputStream
 
 from notebook_rpc.errors import QueryError
-from notebook_rpc.model import unique_names
 from notebook_rpc.sansio.arrow import Messages, Misfit
 from notebook_rpc.sansio.arrow_check import check
 from notebook_rpc_drivers import _duckdb_few_arrow, _duckdb_few_rows
@@ -201,8 +200,10 @@ class Arrow:
 
     def _streaming(self, connection: Connection, sql: str, known: _Known) -> ArrowResult | None:
         submitted = connection.cursor._submit(sql, None, "stream", known.rows)  # noqa: SLF001
+        # Its schema is not enough: VARCHAR and UUID, say, are one type there.
+        columns = _duckdb_few_rows.columns_of(submitted.description)
         stream = nanoarrow.c_array_stream(submitted.arrow_capsule())
-        if _names(stream) == [column.column for column in known.columns]:
+        if columns == known.columns:
             result = _read(connection, known.columns, stream)
             if result.schema == known.schema:
                 return result
@@ -270,11 +271,6 @@ def _read(connection: Connection, columns: list[ResultColumn], stream: Any) -> A
     except BaseException:
         stop(connection, stream)
         raise
-
-
-def _names(stream: Any) -> list[str]:
-    schema = stream.get_schema()
-    return unique_names(schema.child(number).name for number in range(schema.n_children))
 
 
 def stop(connection: Connection, stream: Any) -> None:

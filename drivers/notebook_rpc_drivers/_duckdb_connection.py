@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement, StatementType
@@ -23,7 +23,7 @@ from notebook_rpc_drivers._duckdb_calls import Call, Calls
 from notebook_rpc_drivers._duckdb_catalog import Catalog
 from notebook_rpc_drivers._duckdb_notes import Notes
 from notebook_rpc_drivers._duckdb_page import Page, part_of
-from notebook_rpc_drivers._duckdb_parse import parsed
+from notebook_rpc_drivers._duckdb_parse import statements_of
 from notebook_rpc_drivers._duckdb_result import (
     TEXT,
     VALUES,
@@ -60,6 +60,8 @@ Bound = list[object] | dict[str, object] | None
 
 class Connection:
     """A session's cursor, its catalog, and notes of what has been done with it."""
+
+    computes_here: Final = True
 
     def __init__(self, root: DuckDBPyConnection, shapes: Shapes) -> None:
         self.shapes = shapes
@@ -281,6 +283,7 @@ class Connection:
     # For a page, whose transaction nobody else sees
 
     def begin_snapshot(self) -> None:
+        self._notes.used = True
         with self.calling():
             self._own.begin()
 
@@ -309,7 +312,7 @@ class Connection:
 
     def _run(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         self._finish()
-        statements = self._statements(sql)
+        statements = statements_of(self, sql, settled=not self._notes.left)
         used, self._notes.used = self._notes.used, True
         for number, statement in enumerate(statements, 1):
             had_failed = self._notes.failed
@@ -341,21 +344,9 @@ class Connection:
                 # Without a word, the engine has undone it.
                 raise QueryError(f"{before}the transaction had failed and was rolled back{after}")
         self._result = result
-        self._notes.used = used or not result.leaves_nothing
+        # It tells of the last statement alone.
+        self._notes.used = used or len(statements) > 1 or not result.leaves_nothing
         return result
-
-    def _statements(self, sql: str) -> list[Statement]:
-        """Those of *sql*. A query that was asked before, with no settings of its own, is not parsed
-        again."""
-        if self._notes.left:
-            return parsed(self, sql)
-        known = self.shapes.get(Statement, sql)
-        if isinstance(known, Statement):
-            return [known]
-        statements = parsed(self, sql)
-        if len(statements) == 1 and type_of(statements[0]) == StatementType.SELECT:
-            self.shapes.keep(Statement, sql, statements[0])
-        return statements
 
     def _last(self, statement: Statement, bound: Bound, form: Form[R]) -> R:
         if type_of(statement) != StatementType.SELECT:

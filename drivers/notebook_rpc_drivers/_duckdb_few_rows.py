@@ -48,12 +48,13 @@ def read(
     if len(rows) > MOST:
         connection.abandon()
         return None
-    described = cursor.description
-    names = unique_names(column[0] for column in described)
-    given = [
-        ResultColumn(name, str(column[1])) for name, column in zip(names, described, strict=True)
-    ]
-    return rows if given == columns else None
+    return rows if columns_of(cursor.description) == columns else None
+
+
+def columns_of(description: Sequence[tuple[Any, ...]]) -> list[ResultColumn]:
+    """What the engine, in the words of PEP 249, says that it gives."""
+    names = unique_names(column[0] for column in description)
+    return [ResultColumn(name, str(each[1])) for name, each in zip(names, description, strict=True)]
 
 
 def _moment(value: datetime.date | str) -> str:

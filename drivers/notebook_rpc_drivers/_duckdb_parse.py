@@ -7,13 +7,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from duckdb import Statement, StatementType
+
 from notebook_rpc.errors import QueryError
-from notebook_rpc_drivers._duckdb_sql import position_in, which_statement
+from notebook_rpc_drivers._duckdb_sql import position_in, type_of, which_statement
 
 if TYPE_CHECKING:
-    from duckdb import Statement
-
     from notebook_rpc_drivers._duckdb_connection import Connection
+
+
+def statements_of(connection: Connection, sql: str, *, settled: bool) -> list[Statement]:
+    """As ``parsed``, but a query that was asked before is not parsed again. Unless *settled*: the
+    connection may have settings of its own that the parser looks at."""
+    if not settled:
+        return parsed(connection, sql)
+    known, since = connection.shapes.get(Statement, sql), connection.shapes.cleared
+    if isinstance(known, Statement):
+        return [known]
+    statements = parsed(connection, sql)
+    if len(statements) == 1 and type_of(statements[0]) == StatementType.SELECT:
+        connection.shapes.keep(Statement, sql, statements[0], since)
+    return statements
 
 
 def parsed(connection: Connection, sql: str) -> list[Statement]:

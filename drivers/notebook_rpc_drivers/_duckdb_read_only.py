@@ -104,6 +104,8 @@ class ReadOnlyConnection(Connection):
     def _run(self, sql: str, parameters: Parameters | None, form: Form[R]) -> R:
         self._finish()
         statements = parsed(self, sql)
+        # To plan a query is to run the arguments of its table functions: setseed(), for one.
+        used, self._notes.used = self._notes.used, True
         try:
             self._begin_reading()
             for number, statement in enumerate(statements, 1):
@@ -113,6 +115,7 @@ class ReadOnlyConnection(Connection):
                     before, after = f"statement {number} of {len(statements)}: ", " (nothing ran)"
                 with self.calling(before=before, after=after):
                     self._judge(statement, bound)
+            self._notes.used = used
             result = super()._run(sql, parameters, form)
         except BaseException:
             self._end_reading()

@@ -31,15 +31,19 @@ class Shapes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[tuple[Hashable, str], object] = {}
+        self.cleared = 0  # times
 
     def get(self, kind: Hashable, sql: str) -> object | None:
         """What was kept; *kind* says what that is."""
         return self._known.get((kind, sql))
 
-    def keep(self, kind: Hashable, sql: str, shape: object) -> None:
+    def keep(self, kind: Hashable, sql: str, shape: object, since: int | None = None) -> None:
+        """Unless it was found out when they had been ``cleared`` less often: *since*."""
         if len(sql) > LONGEST:
             return
         with self._lock:
+            if since is not None and since != self.cleared:
+                return
             self._known.pop((kind, sql), None)
             self._known[kind, sql] = shape
             if len(self._known) > MOST:
@@ -52,6 +56,7 @@ class Shapes:
     def clear(self) -> None:
         """What tables, views and macros are called may mean something else from now on."""
         with self._lock:
+            self.cleared += 1
             self._known.clear()
 
 

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 
 from notebook_rpc.errors import QueryError
 from notebook_rpc.model import END_OF_STREAM, Table
-from notebook_rpc_drivers import _duckdb_few_rows
+from notebook_rpc_drivers import _duckdb_arrow, _duckdb_few_arrow, _duckdb_few_rows
+from notebook_rpc_drivers._duckdb_few_rows import MOST as MOST_ROWS
 from notebook_rpc_drivers._duckdb_shapes import LONGEST, MOST, Shapes
 from notebook_rpc_drivers.duckdb import DRIVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from notebook_rpc.model import ResultColumn
     from notebook_rpc_drivers._duckdb_connection import Connection
     from notebook_rpc_drivers.duckdb import Database
 
@@ -231,6 +234,273 @@ def test_what_python_has_no_exact_value_for_is_left_to_the_engine(kind: str) -> 
     assert _duckdb_few_rows.arrays(["a"], types) is None
 
 
+# --- Arrow of few rows, by Python ---------------------------------------------------------------
+
+
+class Reads:
+    """Counts the schemas of streams: few rows by Python need none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.streams = 0
+        opened = _duckdb_arrow._read  # noqa: SLF001
+
+        def read(*given: Any) -> Any:
+            self.streams += 1
+            return opened(*given)
+
+        monkeypatch.setattr(_duckdb_arrow, "_read", read)
+
+
+def described(connection: Connection, sql: str) -> tuple[list[ResultColumn], Any]:
+    """The columns, and the rows as pyarrow finds them right."""
+    result = connection.execute_arrow(sql)
+    messages = [result.schema]
+    while batch := result.fetch():
+        messages.append(bytes(batch))
+    read = pa.ipc.open_stream(b"".join([*messages, END_OF_STREAM])).read_all()
+    return result.columns, read
+
+
+def same(one: Any, other: Any) -> bool:
+    """Of tables, bit by bit where pyarrow's own comparison would take 0.0 for -0.0, or NaN for
+    something else than NaN."""
+    return bool(one.schema.equals(other.schema, check_metadata=True)) and bits(one) == bits(other)
+
+
+def bits(table: Any) -> list[tuple[int, list[bool], Any]]:
+    return [
+        (each.null_count, each.is_valid().to_pylist(), repr(_raw(each)))
+        for each in table.combine_chunks().columns
+    ]
+
+
+def _raw(column: Any) -> Any:
+    """Values that Python has, for all that Arrow may hold: infinity and the year 12000 too."""
+    integers = {pa.types.is_date32: pa.int32(), pa.types.is_time64: pa.int64()}
+    integers[pa.types.is_timestamp] = pa.int64()
+    wanted = next((to for is_one, to in integers.items() if is_one(column.type)), None)
+    return (column if wanted is None else column.cast(wanted)).to_pylist()
+
+
+def of_digits(precision: int, scale: int) -> st.SearchStrategy[object]:
+    most = 10**precision - 1
+    return st.integers(-most, most).map(lambda units: f"{Decimal(f'{units}E-{scale}'):f}")
+
+
+EXACT: dict[str, st.SearchStrategy[object]] = {
+    **{
+        f"{name}INT": st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        for name, bits in (("TINY", 8), ("SMALL", 16), ("BIG", 64))
+    },
+    "INTEGER": st.integers(-(2**31), 2**31 - 1),
+    "UTINYINT": st.integers(0, 2**8 - 1),
+    "USMALLINT": st.integers(0, 2**16 - 1),
+    "UINTEGER": st.integers(0, 2**32 - 1),
+    "UBIGINT": st.integers(0, 2**64 - 1),
+    "HUGEINT": st.one_of(
+        st.integers(-(10**38) + 1, 10**38 - 1),
+        st.sampled_from([10**38, -(10**38), 2**127 - 1, -(2**127) + 1]),
+    ),
+    "BOOLEAN": st.booleans(),
+    "DECIMAL(38, 0)": of_digits(38, 0),
+    "DECIMAL(38, 38)": of_digits(38, 38),
+    "DECIMAL(38, 7)": of_digits(38, 7),
+    "DECIMAL(4, 1)": of_digits(4, 1),
+    "FLOAT": st.floats(width=32),
+    "DOUBLE": st.floats() | st.just(-0.0),
+    "VARCHAR": st.one_of(st.text(st.characters(codec="utf-8")), st.sampled_from(["", "a\0b"])),
+    "JSON": st.sampled_from(["null", '{"a": [1, 2.50]}', r'"\u0000"', " 1 "]),
+    "BLOB": st.binary(),
+    "DATE": VALUES["DATE"] | st.sampled_from(["0001-01-01", "9999-12-31", "0002-01-01"]),
+    "TIME": VALUES["TIME"],
+    "TIMESTAMP": VALUES["TIMESTAMP"]
+    | st.sampled_from(["0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"]),
+}
+
+
+def test_all_types_that_python_has_are_tried() -> None:
+    assert {kind.partition("(")[0] for kind in EXACT} == _duckdb_few_arrow._EXACT  # noqa: SLF001
+
+
+def rows_of(kinds: list[str]) -> st.SearchStrategy[tuple[list[str], list[tuple[object, ...]]]]:
+    row = st.tuples(*(st.none() | EXACT[kind] for kind in kinds))
+    return st.tuples(st.just(kinds), st.lists(row, max_size=6))
+
+
+KINDS = st.lists(st.sampled_from(list(EXACT)), min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(KINDS.flatmap(rows_of))
+@example((["DATE", "VARCHAR"], [("infinity", None), (None, "")]))
+@example((["TIMESTAMP"], [("-infinity",)]))
+@example((["HUGEINT", "DOUBLE"], [(10**38, -0.0)]))
+@example((["DOUBLE", "FLOAT"], [(-0.0, float("nan"))]))
+def test_python_writes_the_arrow_that_the_engine_writes(
+    table_: tuple[list[str], list[tuple[object, ...]]],
+) -> None:
+    chosen, given_ = table_
+    database = DRIVER.open({"threads": "1"})
+    connection = database.connect()
+    columns = ", ".join(f'"{n} {kind}" {kind}' for n, kind in enumerate(chosen))
+    connection.execute(f"CREATE TABLE t ({columns})")
+    for values in given_:
+        connection.execute(f"INSERT INTO t VALUES ({', '.join('?' for _ in chosen)})", values)
+    first = described(connection, "FROM t")
+    assert first[1].num_rows == len(given_)
+    for _ in range(3):
+        again = described(connection, "FROM t")
+        assert again[0] == first[0]
+        assert same(again[1], first[1])
+    connection.close()
+    database.close()
+
+
+# Those that Python has, and each is written by it: what would fit must not go the long way.
+@pytest.mark.parametrize(
+    ("value", "by_python"),
+    [
+        ("'0002-01-01'::DATE", True),
+        ("'9998-12-31'::DATE", True),
+        ("'0001-01-01'::DATE", False),
+        ("'9999-12-31'::DATE", False),
+        ("'infinity'::DATE", False),
+        ("'-infinity'::TIMESTAMP", False),
+        ("'0044-03-15 (BC)'::DATE", False),
+        ("'24:00:00'::TIME", False),
+        ("'23:59:59.999999'::TIME", True),
+        ("99999999999999999999999999999999999999::HUGEINT", True),
+        ("100000000000000000000000000000000000000::HUGEINT", False),
+        ("'-0.0'::DOUBLE", True),
+        ("'nan'::FLOAT", True),
+        ("''", True),
+        ("'a' || chr(0) || 'b'", True),
+        ("NULL::BLOB", True),
+    ],
+)
+def test_the_edges(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, value: str, *, by_python: bool
+) -> None:
+    sql = f"SELECT {value} AS a"
+    first = table(connection, sql)
+    reads = Reads(monkeypatch)
+    for number in range(1, 4):
+        assert same(table(connection, sql), first)
+        assert reads.streams == (0 if by_python else number)
+
+
+@pytest.mark.parametrize("rows", [0, 1, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1])
+def test_few_rows_are_so_many(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    sql = f"SELECT range, range::VARCHAR AS text FROM range({rows})"
+    first = table(connection, sql)
+    assert first.num_rows == rows
+    reads = Reads(monkeypatch)
+    assert same(table(connection, sql), first)
+    assert same(table(connection, sql), first)
+    assert reads.streams == (2 if rows > MOST_ROWS else 0)
+
+
+@pytest.mark.parametrize(
+    "more", ["FROM range(1, 1000)", "VALUES ('infinity')", f"VALUES ({10**38})"]
+)
+def test_what_does_not_fit_any_more_streams_from_then_on(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    kind = "DATE" if "infinity" in more else "HUGEINT"
+    connection.execute(f"CREATE TABLE t (a {kind})")
+    connection.execute("INSERT INTO t VALUES (NULL)")
+    assert table(connection, "FROM t").num_rows == 1
+    reads = Reads(monkeypatch)
+    assert table(connection, "FROM t").num_rows == 1
+    assert reads.streams == 0
+    connection.execute(f"INSERT INTO t {more}")
+    for number in range(1, 4):
+        assert same(table(connection, "FROM t"), table(connection, f"FROM t -- {number}"))
+    assert reads.streams == 6
+    connection.execute("DELETE FROM t WHERE a IS NOT NULL")  # few again, but nobody tries
+    table(connection, "FROM t")
+    assert reads.streams == 7
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'00000000-0000-0000-0000-000000000001'::UUID",
+        "'a'::ENUM ('a', 'b')",
+        "INTERVAL '1 month 2 days'",
+        "'2026-01-01 00:00:00+00'::TIMESTAMPTZ",
+        "'infinity'::TIMESTAMPTZ",
+        "'12:00:00+02'::TIMETZ",
+        "'12:00:00.123456789'::TIME_NS",
+        "[1, NULL, 3]",
+        "[1.5::DECIMAL(2, 1)]",
+        "[1.5::DECIMAL(2, 1)]::DECIMAL(2, 1)[1]",
+        "{'a': 1, 'b': 'x'}",
+        "row(1, 'x')",
+        "MAP {'a': 1}",
+        "union_value(a := 1)",
+        "'2026-01-01'::TIMESTAMP_S",
+        "'2026-01-01'::TIMESTAMP_MS",
+        "'2026-01-01'::TIMESTAMP_NS",
+        "'0101'::BIT",
+        "340282366920938463463374607431768211455::UHUGEINT",
+        "42::BIGNUM",
+        "1::VARIANT",
+        "NULL",
+        "'x' COLLATE NOCASE",
+        "1 AS a, 2",
+    ],
+)
+@pytest.mark.parametrize("read", [lines, described])
+def test_all_other_types_are_the_same_each_time(
+    connection: Connection, read: Any, value: str
+) -> None:
+    sql = f"SELECT {value} AS a"
+    first = read(connection, sql)
+    for _ in range(3):
+        assert read(connection, sql) == first
+
+
+def test_a_type_of_ones_own_is_the_type_that_it_stands_for(connection: Connection) -> None:
+    connection.execute("CREATE TYPE \"JSON\" AS DATE; CREATE TYPE mood AS ENUM ('sad')")
+    for sql in ("SELECT 'infinity'::main.\"JSON\" AS a", "SELECT 'sad'::mood AS a"):
+        first = described(connection, sql)
+        for _ in range(3):
+            again = described(connection, sql)
+            assert again[0] == first[0]
+            assert same(again[1], first[1])
+
+
+@pytest.mark.parametrize("rows", [1, 500])
+@pytest.mark.parametrize("read", [lines, described])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Arrow has one type for both.
+        ("'00000000-0000-0000-0000-000000000001'::VARCHAR", "uuid()"),
+        ("'1'::VARCHAR", "'1'::JSON"),
+        ("'12:00:00'::TIME", "'12:00:00+00'::TIMETZ"),  # which is cast to text
+        ("1", "'1'"),
+    ],
+)
+def test_what_a_file_has_become_is_seen(
+    connection: Connection, tmp_path: Path, read: Any, before: str, after: str, rows: int
+) -> None:
+    path = tmp_path / "a.parquet"
+    connection.execute(f"COPY (SELECT {before} AS a FROM range({rows})) TO '{path}'")
+    sql = f"FROM '{path}'"
+    read(connection, sql)
+    read(connection, sql)
+    connection._root.cursor().execute(  # noqa: SLF001  # a change that we hear nothing of
+        f"COPY (SELECT {after} AS a FROM range({rows})) TO '{path}'"
+    )
+    expected = read(connection, f"{sql} -- not known")
+    assert read(connection, sql) == expected
+    assert read(connection, sql) == expected
+
+
 def test_shapes_are_bounded() -> None:
     shapes = Shapes()
     for number in range(MOST + 1):
@@ -241,5 +511,10 @@ def test_shapes_are_bounded() -> None:
     assert shapes.get("kind", "x" * (LONGEST + 1)) is None
     shapes.forget("kind", "SELECT 1")
     assert shapes.get("kind", "SELECT 1") is None
+    since = shapes.cleared
     shapes.clear()
     assert shapes.get("kind", "SELECT 2") is None
+    shapes.keep("kind", "SELECT 2", "of before", since)
+    assert shapes.get("kind", "SELECT 2") is None
+    shapes.keep("kind", "SELECT 2", "of now", shapes.cleared)
+    assert shapes.get("kind", "SELECT 2") == "of now"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 
 from notebook_rpc.driver import SupportsChanges, SupportsReset
 from notebook_rpc.errors import Conflict, DatabaseUnavailable, NotebookError, QueryError
-from notebook_rpc.model import Transaction
+from notebook_rpc.model import END_OF_STREAM, Transaction
+from notebook_rpc_drivers import _duckdb_few_rows, _duckdb_shapes
 from notebook_rpc_drivers.duckdb import DRIVER as DUCKDB
 from notebook_rpc_drivers.sqlite import DRIVER as SQLITE
 
@@ -235,6 +242,264 @@ def test_duckdb_finds_some_conflicts_at_the_commit(duck: Pair, first: str, secon
     with pytest.raises(QueryError) as other:
         duck.other.execute("COMMIT; COMMIT")
     assert type(other.value) is QueryError
+
+
+# --- DuckDB's cursors that nothing was left on --------------------------------------------------
+
+
+def read_arrow(connection: Any, sql: str) -> Any:
+    result = connection.execute_arrow(sql)
+    parts = [result.schema]
+    while batch := result.fetch():
+        parts.append(bytes(batch))
+    return pa.ipc.open_stream(b"".join([*parts, END_OF_STREAM])).read_all().to_pylist()
+
+
+def read_json(connection: Any, sql: str) -> list[Any]:
+    lines = []
+    result = connection.execute_json(sql)
+    while page := result.fetch(1000):
+        lines += page
+    return [json.loads(line) for line in lines]
+
+
+READS = pytest.mark.parametrize("read", [read_arrow, read_json])
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes but a few runs until a query is worth a proof."""
+    monkeypatch.setattr(_duckdb_shapes, "WORTH", 3)
+
+
+def cursor_of(connection: Any) -> Any:
+    return connection.cursor
+
+
+def keeps(connection: Connection, sql: str, read: Any) -> bool:
+    """Whether ``reset`` keeps the cursor that *sql* has run on; no next client meets anything."""
+    before = cursor_of(connection)
+    read(connection, sql)
+    reset(connection)
+    kept = cursor_of(connection) is before
+    if not kept:
+        with pytest.raises(duckdb.ConnectionException):
+            before.execute("SELECT 1")  # it is closed
+    return kept
+
+
+def prove(connection: Connection, sql: str, read: Any) -> bool:
+    """Run it until it is proven to leave nothing, if ever."""
+    reset(connection)
+    return [keeps(connection, sql, read) for _ in range(_duckdb_shapes.WORTH + 3)][-1]
+
+
+@READS
+def test_duckdb_keeps_a_cursor_when_a_query_has_proven_itself(duck: Pair, read: Any) -> None:
+    reset(duck.one)
+    kept = [keeps(duck.one, "SELECT 42 AS a", read) for _ in range(_duckdb_shapes.WORTH + 3)]
+    assert kept == [False] * _duckdb_shapes.WORTH + [True] * 3
+    assert keeps(duck.one, "SELECT 42 AS a", read)
+    assert not keeps(duck.one, "SELECT 43 AS a", read)
+    # The proof is of the query, not of the connection.
+    duck.other.execute("SELECT 1")
+    reset(duck.other)
+    assert keeps(duck.other, "SELECT 42 AS a", read)
+
+
+@pytest.mark.usefixtures("soon")
+@READS
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT setseed(0.5) AS a",
+        "SELECT random() AS a",
+        "SELECT now() AS a",
+        "SELECT nextval('s') AS a",
+        "SELECT nextval('s') AS a, currval('s') AS b",
+        "SELECT getvariable('v') AS a",
+        "FROM repeat(setseed(0.5), 1)",
+        "FROM seeds",
+        "SELECT seed()",
+        "FROM duckdb_settings() LIMIT 1",
+        "FROM '{folder}/bad.csv'",
+        "FROM read_csv('{folder}/bad.csv', columns = {{'a': 'INTEGER'}}, store_rejects = true)",
+        "FROM query('SELECT random()')",
+        "SELECT current_connection_id()",
+    ],
+)
+def test_duckdb_replaces_the_cursor_of_all_that_is_not_proven(
+    duck: Pair, tmp_path: Path, read: Any, sql: str
+) -> None:
+    (tmp_path / "bad.csv").write_text("a\n1\nsecret\n")
+    duck.one.execute("""
+        CREATE SEQUENCE s;
+        CREATE VIEW seeds AS SELECT setseed(0.5) AS a;
+        CREATE MACRO seed() AS setseed(0.5)""")
+    sql = sql.format(folder=tmp_path)
+    for _ in range(6):
+        assert not keeps(duck.one, sql, read)
+    assert rows(duck.one, "SELECT count(*) FROM duckdb_tables() WHERE temporary") == [(0,)]
+
+
+@pytest.mark.usefixtures("soon")
+@READS
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t VALUES (1)",
+        "SET VARIABLE v = 42",
+        "SET integer_division = true",
+        "PREPARE p AS SELECT 42",
+        "CREATE TEMP TABLE secret AS SELECT 42 AS a",
+        "SELECT setseed(0.5)",
+        "BEGIN",
+        "FROM nowhere",
+        "FROM range(1000)",
+    ],
+)
+def test_duckdb_keeps_no_cursor_on_which_anything_else_has_run(
+    duck: Pair, read: Any, sql: str
+) -> None:
+    duck.other.execute("CREATE TABLE t (a INTEGER)")
+    prove(duck.one, "SELECT 42 AS a", read)
+    before = cursor_of(duck.one)
+    read(duck.one, "SELECT 42 AS a")
+    with contextlib.suppress(QueryError):
+        duck.one.execute(sql)
+    read(duck.one, "SELECT 42 AS a")
+    reset(duck.one)
+    assert cursor_of(duck.one) is not before
+    assert duck.one.transaction is Transaction.NONE
+    assert duck.ask("SELECT getvariable('v'), 7 / 2") == [(None, 3.5)]
+    for gone in ("EXECUTE p", "FROM secret"):
+        with pytest.raises(QueryError):
+            duck.one.execute(gone)
+
+
+@pytest.mark.usefixtures("soon")
+@READS
+@pytest.mark.parametrize("first", ["BEGIN", "PREPARE p AS SELECT 42", "SELECT setseed(0.5)"])
+def test_duckdb_looks_at_all_statements_of_a_text(duck: Pair, read: Any, first: str) -> None:
+    assert prove(duck.one, "SELECT 42 AS a", read)
+    assert not keeps(duck.one, f"{first};SELECT 42 AS a", read)
+    assert duck.one.transaction is Transaction.NONE
+    with pytest.raises(QueryError):
+        duck.one.execute("EXECUTE p")
+
+
+def test_duckdb_keeps_no_cursor_on_which_a_query_was_but_planned() -> None:
+    database = DUCKDB.open({"threads": "1"})
+    reader = database.connect_read_only()
+    seeds = "range(coalesce(setseed(0.5)::VARCHAR::BIGINT, 1))"
+    for sql in (f"FROM {seeds}, enable_logging()", f"SELECT nowhere FROM {seeds}"):
+        reader.reset()
+        before = cursor_of(reader)
+        with pytest.raises(QueryError):
+            reader.execute(sql)
+        reader.reset()
+        assert cursor_of(reader) is not before
+    reader.close()
+    database.close()
+
+
+@pytest.mark.usefixtures("soon")
+@READS
+@pytest.mark.parametrize("how", ["at once", "by another", "in a transaction"])
+def test_duckdb_forgets_what_was_proven_when_a_name_means_something_else(
+    duck: Pair, read: Any, how: str
+) -> None:
+    duck.other.execute("CREATE VIEW v AS SELECT 0.5::DOUBLE AS a")
+    assert prove(duck.one, "FROM v", read)
+    changed = "CREATE OR REPLACE VIEW v AS SELECT random() AS a"
+    if how == "in a transaction":
+        duck.other.execute(f"BEGIN; {changed}")
+        assert prove(duck.one, "FROM v", read)  # for whom it is what it was
+        duck.other.execute("COMMIT")
+    else:
+        (duck.other if how == "by another" else duck.one).execute(changed)
+        reset(duck.one)
+    for _ in range(6):
+        assert not keeps(duck.one, "FROM v", read)
+
+
+@pytest.mark.usefixtures("soon")
+@READS
+def test_duckdb_keeps_no_cursor_that_an_interrupt_may_wait_for(
+    duck: Pair, monkeypatch: pytest.MonkeyPatch, read: Any
+) -> None:
+    assert prove(duck.one, "SELECT 42 AS a", read)
+    fetched = _duckdb_few_rows.columns_of
+
+    def interrupted(described: Any) -> Any:
+        duck.one.interrupt()  # type: ignore[attr-defined]  # when its rows are there: too late
+        return fetched(described)
+
+    before = cursor_of(duck.one)
+    monkeypatch.setattr(_duckdb_few_rows, "columns_of", interrupted)
+    assert read(duck.one, "SELECT 42 AS a") == [{"a": 42}]
+    monkeypatch.undo()
+    reset(duck.one)
+    assert cursor_of(duck.one) is not before
+    assert read(duck.one, "SELECT 42 AS a") == [{"a": 42}]
+
+
+@READS
+@pytest.mark.parametrize(
+    ("setting", "sql"),
+    [
+        ("integer_division = true", "SELECT 7 / 2 AS a"),
+        ("preserve_identifier_case = 'lowercase'", "SELECT 1 AS Big"),
+        ("TimeZone = 'Asia/Tokyo'", "SELECT ('2026-01-01'::TIMESTAMPTZ)::VARCHAR AS a"),
+    ],
+)
+@pytest.mark.parametrize("scope", ["", "GLOBAL"])
+def test_duckdb_reads_a_known_text_as_each_connection_is_set(
+    duck: Pair, read: Any, setting: str, sql: str, scope: str
+) -> None:
+    duck.one.execute("SET TimeZone = 'UTC'")
+    duck.other.execute("SET TimeZone = 'UTC'")
+    reset(duck.one)
+    for _ in range(3):
+        read(duck.one, sql)
+        read(duck.other, sql)
+    plain = read(duck.other, sql)
+    duck.one.execute(f"SET {scope} {setting}")
+    for number in range(4):
+        assert read(duck.one, sql) == read(duck.one, f"{sql} -- {number}, not known")
+        assert read(duck.other, sql) == read(duck.other, f"{sql} -- {number}, nor this")
+    if not scope:
+        assert read(duck.other, sql) == plain != read(duck.one, sql)
+    duck.one.execute(f"RESET {scope} {setting.partition(' ')[0]}")
+    reset(duck.one)
+    for number in range(4):
+        assert read(duck.one, sql) == read(duck.one, f"{sql} -- {number}, not known any more")
+
+
+@pytest.mark.usefixtures("soon")
+@READS
+def test_duckdb_runs_a_known_text_in_several_threads(read: Any) -> None:
+    database = DUCKDB.open({"threads": "1"})
+    sql = (
+        "SELECT a, count(*) AS n FROM (SELECT range % 7 AS a FROM range(100)) GROUP BY a ORDER BY a"
+    )
+    connections = [database.connect() for _ in range(4)]
+    expected = read(connections[0], sql)
+    deadline = time.monotonic() + 1
+
+    def run(connection: Connection) -> int:
+        for number in itertools.count():
+            assert read(connection, sql) == expected
+            reset(connection)
+            if time.monotonic() > deadline:
+                return number
+        raise AssertionError  # it counts for ever
+
+    with ThreadPoolExecutor(len(connections)) as pool:
+        assert min(pool.map(run, connections)) > _duckdb_shapes.WORTH
+    for connection in connections:
+        connection.close()
+    database.close()
 
 
 # --- SQLite -----------------------------------------------------------------------------------
