@@ -19,7 +19,7 @@ hides that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -262,6 +262,16 @@ class SupportsInterrupt(Protocol):
     """
 
     def interrupt(self) -> None: ...
+
+
+@runtime_checkable
+class ComputesHere(Protocol):
+    """A fact about a connection: its calls compute in this process, and compete for Python's lock,
+    so that a few at a time are quicker than many. Without it they are taken to wait for a server,
+    and any number of them may."""
+
+    @property
+    def computes_here(self) -> Literal[True]: ...
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from notebook_rpc.errors import Cancelled, QueryError
 from notebook_rpc.model import (
@@ -56,6 +56,8 @@ _RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 
 
 class Connection:
+    computes_here: Final = True
+
     def __init__(self, uri: str, patience: float, limits: Limits, *, shared: bool = True) -> None:
         """*shared*: other processes may write to the database, too."""
         self.changes = 0

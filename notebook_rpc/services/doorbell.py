@@ -1,4 +1,4 @@
-"""How threads call the event loop: they leave what is to be called, and ring once for all of it.
+"""How threads call the event loop: they leave what is to be called, and the first rings for all.
 
 Why not ``TrioToken.run_sync_soon``: it wakes the loop for each call, and each time the loop reads
 until nothing is left. While many small queries run, one ring for several of them and one read for
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -70,7 +71,8 @@ class _SocketPair:
 
 
 class Doorbell:
-    """Lives as long as a ``trio.run`` in which somebody expects a call, or until it is closed."""
+    """Lives as long as a ``trio.run`` in which somebody expects a call, or until it is closed.
+    After either it may be expected again, in the same ``trio.run`` or in another."""
 
     def __init__(self, bell: Callable[[], _Bell] | None = None) -> None:
         self._make = bell or (_EventFd if hasattr(os, "eventfd") else _SocketPair)
@@ -78,42 +80,58 @@ class Doorbell:
         self._rung = False
         self._bell: _Bell | None = None
         self._scope = trio.CancelScope()
+        self._ringing = threading.Lock()  # no bell is closed meanwhile: its number may be reused
 
     def expect(self) -> None:
-        """On the event loop, before a thread is asked to ``leave`` something."""
-        if self._bell is None:
-            self._bell = self._make()
-            self._rung = False
-            self._scope = trio.CancelScope()
+        """On the event loop, before a thread is asked to ``leave`` something.
+
+        Raises:
+            OSError: the system gives no bell, as when too many files are open.
+            RuntimeError: this ``trio.run`` is about to end.
+        """
+        if self._bell is not None:
+            return
+        bell, scope = self._make(), trio.CancelScope()
+        try:
             # Of the system, as trio's own that does the same: it is nobody's child, and outlives
             # whoever waits for a call.
-            trio.lowlevel.spawn_system_task(self._attend, self._bell)
+            trio.lowlevel.spawn_system_task(self._attend, bell, scope)
+        except RuntimeError:
+            bell.close()
+            raise
+        self._bell, self._scope, self._rung = bell, scope, False
 
     def leave(self, call: Callable[[], None]) -> None:
         """In any thread: have *call* called on the event loop, soon, and in order. It must not
-        raise. Somebody who waits for it must keep ``trio.run`` from ending meanwhile."""
+        raise. Somebody who waits for it must keep ``trio.run`` from ending meanwhile, and the bell
+        from being closed: else it may be called only when somebody expects a call again."""
         self._left.append(call)
-        if not self._rung:  # else whoever has rung is not heard yet, and this will be found
-            self._rung = True
-            assert self._bell is not None  # noqa: S101  # it was expected
-            self._bell.ring()
+        if self._rung:
+            return  # whoever has rung is not heard yet, and this will be found
+        with self._ringing:
+            # Another's ring may have been heard by now, this call have been found, and all be over.
+            if self._bell is not None and not self._rung:
+                self._rung = True
+                self._bell.ring()
 
     def close(self) -> None:
         """On the event loop, or after it: nothing is expected any more."""
         self._scope.cancel()
-        self._bell = None
+        with self._ringing:
+            self._bell = None
 
-    async def _attend(self, bell: _Bell) -> None:
+    async def _attend(self, bell: _Bell, scope: trio.CancelScope) -> None:
         try:
-            with self._scope:
+            with scope:
                 while True:
                     await trio.lowlevel.wait_readable(bell.fileno())
                     with suppress(BlockingIOError):  # woken for nothing
                         bell.silence()
                     self._rung = False  # before looking: who comes now rings again
-                    for _ in range(len(self._left)):
+                    for _ in range(len(self._left)):  # who comes meanwhile, the next time
                         self._left.popleft()()
         finally:
-            if self._bell is bell:
-                self._bell = None
-            bell.close()
+            with self._ringing:
+                if self._bell is bell:
+                    self._bell = None
+                bell.close()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from notebook_rpc.driver import (
+    ComputesHere,
     SupportsChanges,
     SupportsInterrupt,
     SupportsProgress,
@@ -46,12 +47,13 @@ CLOSING: Final = 5.0  # seconds until a connection is interrupted that does not 
 class _Abilities:
     """What a connection can do. To ask it takes microseconds, so it is asked once."""
 
-    __slots__ = ("_changes", "_told", "_touched", "interrupt", "reset")
+    __slots__ = ("_changes", "_told", "_touched", "interrupt", "reset", "waits")
 
     def __init__(self, connection: Connection) -> None:
         self._changes = connection if isinstance(connection, SupportsChanges) else None
         self._touched = connection if isinstance(connection, SupportsTouched) else None
         self._told = 0 if self._changes is None else self._changes.changes
+        self.waits = not isinstance(connection, ComputesHere)
         self.interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
         self.reset = connection.reset if isinstance(connection, SupportsReset) else None
 
@@ -229,8 +231,7 @@ class Lane:
         in_transaction = connection.transaction is not Transaction.NONE
         try:
             return await self._workers.run(
-                partial(self._begin, work, connection),
-                abilities.interrupt,
+                partial(self._begin, work, connection), abilities.interrupt, waits=abilities.waits
             )
         except DatabaseUnavailable as exc:
             await self._give_up()

@@ -48,7 +48,8 @@ YOUNG: Final = 0.002  # seconds; who is older does not keep others waiting, as i
 @dataclass(frozen=True, slots=True)
 class Load:
     """Calls that run now, calls that wait for a thread, how many may run, how many threads
-    there are, idle ones included, and calls that wait behind another of their session."""
+    there are, idle ones included, and calls that wait behind another of their session. What runs
+    beyond the limit is not counted."""
 
     running: int
     waiting: int
@@ -102,28 +103,33 @@ class Workers:
             finally:
                 self._waiting -= 1
 
-    async def run(self, work: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
-        """Call *work* in a worker thread and return what it returns.
+    async def run(
+        self,
+        work: Callable[[], T],
+        interrupt: Callable[[], None] | None = None,
+        *,
+        waits: bool = False,
+    ) -> T:
+        """Call *work* in a worker thread and return what it returns. One that *waits*, for another
+        process or machine, computes little here, and need not stand in the line.
 
         When the caller is cancelled, *interrupt* is called, on a thread beyond the limit,
         again and again until *work* has ended; without one, *work* is waited for. If it then
         fails, ``trio.Cancelled`` is raised; if it succeeds all the same, its value is
-        returned, and the caller meets the cancellation at its next checkpoint.
+        returned, and the caller meets the cancellation at its next checkpoint. Cancelled while
+        it still waits for its turn, *work* is never called.
 
         Raises:
             Busy: as many calls wait for a thread as may; *work* was not called.
+            RuntimeError: the system gives no thread; *work* was not called.
         """
         await self.wait_for(self._slots)
         try:
             job = self._job(work)
-            before = len(self._line)
-            self._line.append(job)
-            self._admit()
-            try:
-                await self._begun(job, before)
-            except trio.Cancelled:
-                if self._withdraw(job):
-                    raise
+            if waits:
+                self._hand_over(job, self._hire())
+            else:
+                await self._stand_in_line(job)
             return await self._outcome(job, interrupt)
         finally:
             self._slots.release()
@@ -131,7 +137,8 @@ class Workers:
     async def run_beyond(
         self, work: Callable[[], T], interrupt: Callable[[], None] | None = None
     ) -> T:
-        """As ``run``, but without waiting for a place: for what ends calls, and makes room."""
+        """As ``run``, but at once, without waiting for a place or in the line: for what ends calls,
+        and makes room."""
         job = self._job(work)
         self._hand_over(job, self._hire())
         return await self._outcome(job, interrupt)
@@ -141,7 +148,9 @@ class Workers:
         return _Job(work, self._doorbell)
 
     def _admit(self) -> None:
-        """Let as many begin as may, of those in line."""
+        """Let as many begin as may, of those in line. Afterwards the line is empty, or ``TOGETHER``
+        workers are young, or no thread was to be had: each call in line has somebody before it who
+        runs, and who either takes it or calls this when at rest."""
         if len(self._young) == TOGETHER:
             born = time.perf_counter() - YOUNG
             for worker in [each for each in self._young if each.since < born]:
@@ -155,13 +164,29 @@ class Workers:
                 worker = self._hire()
             except RuntimeError as exc:  # the system gives us no thread
                 job.fail(exc)
-                return
+                return  # it may give the next one a little later
             worker.young = True
             self._young.append(worker)
             self._hand_over(job, worker)
 
+    async def _stand_in_line(self, job: _Job[Any]) -> None:
+        """Until *job* has been begun or has ended. Cancelled only if it is never to be."""
+        before = len(self._line)
+        self._line.append(job)
+        self._admit()
+        try:
+            await self._begun(job, before)
+        except trio.Cancelled:
+            if self._withdraw(job):
+                raise
+
     async def _begun(self, job: _Job[Any], before: int) -> None:
-        """Wait in the line, with so many *before*, until *job* has been begun."""
+        """Wait in the line, with so many *before*, until *job* has been begun or has ended.
+
+        A worker that takes it from the line tells nobody, as most have ended before it could be of
+        use. So who waits looks again after a while, and lets others begin if those who are young
+        are so no longer: nothing else does while they are slow.
+        """
         patience = YOUNG * (1 + before // TOGETHER)  # as if all before were slow
         while not job.begun:
             with trio.move_on_after(patience):
@@ -171,7 +196,7 @@ class Workers:
             patience = YOUNG
 
     def _withdraw(self, job: _Job[Any]) -> bool:
-        """Whether *job* stood in the line, and does no longer."""
+        """Take *job* from the line; whether it stood there, and so will never run."""
         try:
             self._line.remove(job)
         except ValueError:
@@ -179,6 +204,7 @@ class Workers:
         return True
 
     def _grow_up(self, worker: _Worker) -> None:
+        """It no longer keeps others waiting, nor goes on with the line when it has done its job."""
         if worker.young:
             worker.young = False
             self._young.remove(worker)
@@ -219,7 +245,8 @@ class Workers:
         worker.jobs.put(job)
 
     def _rest(self, worker: _Worker) -> None:
-        """It has done its job, and found none in the line."""
+        """It has done its job, and found none in the line or was no longer to look for one. Told
+        once for each job that ``_hand_over`` gave it."""
         self._grow_up(worker)
         self._idle.append(worker)
         self._admit()  # who came into the line meanwhile
@@ -262,7 +289,7 @@ class _Job(Generic[T]):
 
     def fail(self, exc: BaseException) -> None:
         """On the event loop, for one that nobody runs."""
-        self.begun, self.error = True, exc
+        self.error = exc
         self._finish(None)
 
     def _finish(self, rest: Callable[[], None] | None) -> None:
@@ -296,12 +323,12 @@ class _Job(Generic[T]):
 
 class _Worker:
     """A thread and the queue it serves, one job at a time; None ends it. While it is ``young`` it
-    goes on with the first in *line*."""
+    goes on with the first in *line*, and calls *rest* on the event loop when there is none."""
 
     def __init__(self, name: str, line: deque[_Job[Any]], rest: Callable[[_Worker], None]) -> None:
         self.jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self.young = False  # the event loop decides it
-        self.since = 0.0  # the job at hand was begun, on time.perf_counter
+        self.since = 0.0  # when the job at hand was begun, on time.perf_counter
         self._line = line
         self._rest = partial(rest, self)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -317,6 +344,13 @@ class _Worker:
                 job = following  # an idle worker must not keep the last result alive
 
     def _following(self) -> _Job[Any] | None:
+        """The first in the line, now this worker's.
+
+        The event loop may decide at any point of this that the worker is no longer young. Then one
+        call more than ``TOGETHER`` is begun, and after it the worker rests. To prevent it would
+        take a lock for each call. What the loop and the workers both take from, the line, gives
+        each job to one of them only.
+        """
         if not self.young:
             return None
         try:

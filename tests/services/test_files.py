@@ -40,10 +40,16 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+async def settled(workers: Workers) -> int:
+    """Descriptors, once whatever stays open is."""
+    await workers.run(lambda: None)
+    return descriptors()
+
+
 async def test_what_is_little_is_read_at_once_and_what_is_large_in_parts(
     workers: Workers, folder: Path
 ) -> None:
-    before = descriptors()
+    before = await settled(workers)
     files = Files(workers)
     small = await files.open(folder, ("small",))
     assert small is not None
@@ -67,7 +73,7 @@ async def test_a_folder_is_told_from_a_file(workers: Workers, folder: Path) -> N
 async def test_what_is_neither_file_nor_folder_is_not_there(
     workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = descriptors()
+    before = await settled(workers)
     os.mkfifo(tmp_path / "pipe")  # which would keep whoever opens it waiting
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as listener:

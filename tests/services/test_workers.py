@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextvars
 import gc
 import os
+import random
 import sys
 import threading
+import time
 import weakref
 from functools import partial
 from itertools import pairwise
@@ -17,7 +19,9 @@ import trio
 import trio.testing
 
 from notebook_rpc.errors import Busy
-from notebook_rpc.services.workers import Load, Workers
+from notebook_rpc.services import workers as module
+from notebook_rpc.services.doorbell import Doorbell
+from notebook_rpc.services.workers import TOGETHER, Load, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -400,8 +404,6 @@ async def test_the_load_tells_who_runs_and_who_waits(workers: Workers) -> None:
         for _ in range(4):
             nursery.start_soon(workers.run, work)
         try:
-            await trio.testing.wait_all_tasks_blocked()
-            assert workers.load() == Load(running=2, waiting=2, limit=3, threads=2)
             await until(lambda: workers.load() == Load(3, waiting=1, limit=3, threads=3))
         finally:
             gate.set()
@@ -422,3 +424,398 @@ async def test_threads_beyond_the_spare_ones_end(workers: Workers) -> None:
     assert threading.active_count() == before + 2
     workers.close()
     assert threading.active_count() == before
+
+
+@pytest.fixture
+def _for_ever_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is: who stands in the line stays there until others have ended."""
+    monkeypatch.setattr(module, "YOUNG", 1000.0)
+
+
+class Held:
+    """Calls that are held by a gate each, and of which as many as may have been begun."""
+
+    def __init__(self, workers: Workers, nursery: trio.Nursery, count: int = TOGETHER) -> None:
+        self.works = [Interruptible(result="held") for _ in range(count)]
+        for work in self.works:
+            nursery.start_soon(workers.run, work, work.interrupt)  # else a failing test would hang
+
+    async def begun(self) -> None:
+        for work in self.works:
+            await until(work.began.is_set)
+
+    def let_go(self) -> None:
+        for work in self.works:
+            work.interrupt()
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_young_calls_are_begun_two_at_a_time() -> None:
+    workers = Workers(limit=200, spare=2)
+    inside: set[int] = set()
+    most = ended = 0
+    counting = threading.Lock()
+
+    async def call(number: int) -> None:
+        def work() -> None:
+            nonlocal most
+            with counting:
+                inside.add(number)
+                most = max(most, len(inside))
+            time.sleep(0)  # another thread's turn
+            with counting:
+                inside.remove(number)
+
+        nonlocal ended
+        await workers.run(work)
+        ended += 1
+
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        for number in range(198):
+            nursery.start_soon(call, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert workers.load() == Load(running=2, waiting=198, limit=200, threads=2)
+        assert most == 0
+        held.let_go()
+    assert ended == 198
+    assert 1 <= most <= TOGETHER
+    assert workers.load() == Load(running=0, waiting=0, limit=200, threads=2)
+    for number in range(2 * TOGETHER):  # those that rest are not counted as young
+        with trio.fail_after(5):
+            await call(number)
+    workers.close()
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_calls_in_the_line_begin_in_order_of_arrival() -> None:
+    workers = Workers(limit=12, spare=2)
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        await workers.run(lambda: order.append(number))
+
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        for number in range(10):
+            nursery.start_soon(call, number)
+            await trio.testing.wait_all_tasks_blocked()
+        held.works[1].interrupt()  # this thread alone goes on
+        await until(lambda: len(order) == 10)
+        held.let_go()
+    assert order == list(range(10))
+    workers.close()
+
+
+async def test_a_third_call_begins_when_the_first_two_are_no_longer_young(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "YOUNG", 0.05)
+    async with trio.open_nursery() as nursery:
+        before = time.perf_counter()
+        held = Held(workers, nursery)
+        await held.begun()
+        with trio.fail_after(5):
+            began = await workers.run(time.perf_counter)
+        assert began >= before + 0.05
+        held.let_go()
+
+
+async def test_whoever_comes_when_they_are_no_longer_young_does_not_wait_first(
+    workers: Workers,
+    mock_clock: trio.testing.MockClock,  # it stands still, so that nothing ends a wait in the line
+) -> None:
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        now = time.perf_counter()
+        while time.perf_counter() <= now + module.YOUNG:
+            await trio.lowlevel.checkpoint()
+        third = Held(workers, nursery, count=1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert workers.load() == Load(running=3, waiting=0, limit=3, threads=3)
+        assert mock_clock.current_time() == 0
+        held.let_go()
+        third.let_go()
+
+
+async def test_a_call_in_the_line_is_begun_though_the_clock_jumps(
+    workers: Workers,
+    autojump_clock: trio.testing.MockClock,  # how old a call is, another clock tells
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "YOUNG", 0.02)
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        assert autojump_clock.autojump_threshold == 0
+        with trio.fail_after(1000):  # where the clock would jump to if nothing else was awaited
+            assert await workers.run(lambda: "third") == "third"
+        held.let_go()
+
+
+@pytest.mark.parametrize("limit", [40, 150])
+async def test_slow_calls_all_begin_up_to_the_limit(limit: int) -> None:
+    workers = Workers(limit=limit, spare=2)
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery, count=limit + 7)
+        await until(lambda: workers.load() == Load(limit, 7, limit, threads=limit))
+        assert sum(work.began.is_set() for work in held.works) >= limit - TOGETHER
+        held.let_go()
+    assert workers.load() == Load(running=0, waiting=0, limit=limit, threads=2)
+    workers.close()
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_a_call_cancelled_in_the_line_never_runs_and_gives_its_place_back(
+    workers: Workers,
+) -> None:
+    ran: list[str] = []
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(workers.run, lambda: ran.append("cancelled"), None)
+            await trio.testing.wait_all_tasks_blocked()
+            assert workers.load() == Load(running=2, waiting=1, limit=3, threads=2)
+            waiting.cancel_scope.cancel()
+        assert workers.load() == Load(running=2, waiting=0, limit=3, threads=2)
+        nursery.start_soon(workers.run, lambda: ran.append("next"))
+        await trio.testing.wait_all_tasks_blocked()
+        held.let_go()
+    assert ran == ["next"]
+    assert workers.load() == Load(running=0, waiting=0, limit=3, threads=2)
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_a_call_cancelled_just_when_it_is_begun_is_interrupted(workers: Workers) -> None:
+    work = Interruptible(needed=2)
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(workers.run, work, work.interrupt)
+            await trio.testing.wait_all_tasks_blocked()
+            held.works[0].interrupt()
+            assert work.began.wait(5)  # a thread has taken it; the event loop could not hear of it
+            waiting.cancel_scope.cancel()
+        assert work.interrupts >= 2
+        held.let_go()
+    assert workers.load() == Load(running=0, waiting=0, limit=3, threads=2)
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_what_runs_beyond_the_limit_never_stands_in_the_line(workers: Workers) -> None:
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        nursery.start_soon(workers.run, lambda: None)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            assert await workers.run_beyond(lambda: "beyond") == "beyond"
+        assert workers.load() == Load(running=2, waiting=1, limit=3, threads=3)
+        held.let_go()
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_what_ran_beyond_the_limit_does_not_go_on_with_the_line(workers: Workers) -> None:
+    ran: list[str] = []
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        nursery.start_soon(workers.run, lambda: ran.append("in line"))
+        await trio.testing.wait_all_tasks_blocked()
+        await workers.run_beyond(lambda: None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ran == []
+        held.let_go()
+    assert ran == ["in line"]
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The system is out of threads so many *times*, and has some again."""
+    start = threading.Thread.start
+    left = iter(range(times))
+
+    def refusing(thread: threading.Thread) -> None:
+        if next(left, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+
+
+async def test_without_a_thread_that_call_alone_fails(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_threads(monkeypatch, times=5)  # more than there are places: each is given back
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await workers.run(lambda: "never")
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await workers.run_beyond(lambda: "never")
+    assert workers.load() == Load(running=0, waiting=0, limit=3, threads=0)
+    assert await workers.run(lambda: "later") == "later"
+    assert await workers.run_beyond(lambda: "later") == "later"
+    assert workers.load() == Load(running=0, waiting=0, limit=3, threads=1)
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_without_a_thread_one_in_the_line_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = Workers(limit=4, spare=2)
+    outcomes: list[str] = []
+
+    async def call() -> None:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await workers.run(lambda: outcomes.append("never"))
+        outcomes.append("refused")
+
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        refuse_threads(monkeypatch, times=1)
+        monkeypatch.setattr(module, "YOUNG", 0.0)
+        with trio.fail_after(5):  # lets the one before it begin, which is refused, and then begins
+            await workers.run(lambda: outcomes.append("next"))
+        await until(lambda: len(outcomes) == 2)
+        held.let_go()
+    assert sorted(outcomes) == ["next", "refused"]
+    assert workers.load() == Load(running=0, waiting=0, limit=4, threads=2)
+    workers.close()
+
+
+@pytest.mark.usefixtures("_for_ever_young")
+async def test_who_comes_when_workers_have_looked_and_not_come_to_rest_is_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = threading.Semaphore(0)
+
+    class Telling(Doorbell):
+        def leave(self, call: Callable[[], None]) -> None:
+            super().leave(call)
+            told.release()
+
+    monkeypatch.setattr(module, "Doorbell", Telling)
+    workers = Workers(limit=3, spare=2)
+    async with trio.open_nursery() as nursery:
+        held = Held(workers, nursery)
+        await held.begun()
+        held.let_go()
+        for _ in held.works:  # while the event loop stands still
+            assert told.acquire(timeout=5)
+        with trio.fail_after(5):
+            assert await workers.run(lambda: "begun") == "begun"
+    workers.close()
+
+
+async def test_without_a_thread_an_interrupt_is_tried_again(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Interruptible()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run, work, work.interrupt)
+            await until(work.began.is_set)
+            refuse_threads(monkeypatch, times=2)
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert [record.getMessage() for record in caplog.records] == ["an interrupt failed"] * 2
+
+
+@pytest.fixture
+def _hurried_threads() -> Iterator[None]:
+    """Python lets another thread go on almost wherever it may."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_hurried_threads")
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_each_call_has_one_outcome(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311  # no secret
+    threads_before = threading.active_count()
+    limit = chance.choice([1, 3, 30])
+    workers = Workers(limit, spare=2)
+    ran = [0] * 200
+    outcomes: list[list[str]] = [[] for _ in ran]
+
+    async def call(number: int) -> None:
+        stop = threading.Event()
+        seconds = chance.choice([0, 0, chance.uniform(0, 0.005)])
+        fails, interruptible = chance.random() < 0.2, chance.random() < 0.7
+        run = workers.run if chance.random() < 0.9 else workers.run_beyond
+        patience = chance.choice([float("inf"), 0, chance.uniform(0, 0.02)])
+
+        def work() -> int:
+            ran[number] += 1
+            if stop.wait(seconds):
+                raise InterruptedError
+            if fails:
+                raise ValueError(number)
+            return number
+
+        with trio.move_on_after(patience) as scope:
+            try:
+                assert await run(work, stop.set if interruptible else None) == number
+                outcomes[number].append("returned")
+            except ValueError as exc:
+                outcomes[number].append(f"raised {exc}")
+        if scope.cancelled_caught:
+            outcomes[number].append("cancelled")
+
+    async def watch() -> None:
+        while True:
+            load = workers.load()
+            assert 0 <= load.running <= limit
+            assert min(load.waiting, load.threads, load.queued) >= 0
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as watching:
+            watching.start_soon(watch)
+            async with trio.open_nursery() as nursery:
+                for number in range(len(ran)):
+                    nursery.start_soon(call, number)
+                    if chance.random() < 0.3:
+                        await trio.lowlevel.checkpoint()
+            watching.cancel_scope.cancel()
+    for times, outcome in zip(ran, outcomes, strict=True):
+        assert len(outcome) == 1
+        assert times == 1 or (times == 0 and outcome == ["cancelled"])
+    said = {(number, outcome) for number, [outcome] in enumerate(outcomes)}
+    assert {"returned", "cancelled"} < {outcome for _, outcome in said}
+    raised = {(number, outcome) for number, outcome in said if outcome.startswith("raised")}
+    assert raised
+    assert raised == {(number, f"raised {number}") for number, _ in raised}
+    load = workers.load()
+    assert load == Load(running=0, waiting=0, limit=limit, threads=load.threads)
+    assert threading.active_count() == threads_before + load.threads
+    assert load.threads <= 2
+    workers.close()
+    assert threading.active_count() == threads_before
+
+
+async def test_calls_that_wait_for_others_do_not_stand_in_the_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("notebook_rpc.services.workers.YOUNG", 3600.0)
+    workers = Workers(limit=12, spare=0)
+    gate = threading.Event()
+    async with trio.open_nursery() as nursery:
+        try:
+            for _ in range(4):
+                nursery.start_soon(workers.run, gate.wait)
+            for _ in range(5):
+                nursery.start_soon(partial(workers.run, gate.wait, waits=True))
+            await until(lambda: workers.load() == Load(7, waiting=2, limit=12, threads=7))
+        finally:
+            gate.set()
+    workers.close()
