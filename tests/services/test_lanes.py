@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 import trio
@@ -372,3 +372,26 @@ class TestChanges:
                 async with track.lane.undone_if_interrupted():
                     raise Cancelled
         assert track.changes == [set()]
+
+
+@pytest.mark.parametrize("computes", [True, False])
+async def test_only_what_computes_here_keeps_others_waiting(*, computes: bool) -> None:
+    class Spied(Workers):
+        async def run(self, work: Any, interrupt: Any = None, *, waits: bool = False) -> Any:
+            told.append(waits)
+            return await super().run(work, interrupt, waits=waits)
+
+    class Computing(FakeConnection):
+        computes_here: Final = True
+
+    told: list[bool] = []
+    workers, kind = Spied(limit=4, spare=2), Computing if computes else FakeConnection
+
+    async def connect() -> Connection:
+        return kind(FakeDatabase())
+
+    lane = Lane(connect, workers, lambda: None)
+    await lane.work(lambda connection: connection.execute("rows 1").close())
+    assert told == [not computes]
+    await lane.close()
+    workers.close()
