@@ -74,9 +74,10 @@ LAYERS: dict[str, set[str]] = {
 DATABASES = {
     "duckdb": {"duckdb"},
     "_duckdb_arrow": {"duckdb", "nanoarrow"},
+    "_duckdb_calls": {"duckdb"},
     "_duckdb_catalog": {"duckdb"},
     "_duckdb_connection": {"duckdb"},
-    "_duckdb_few_rows": {"msgspec"},
+    "_duckdb_few_rows": {"duckdb", "msgspec"},
     "_duckdb_lines": {"duckdb", "nanoarrow"},
     "_duckdb_notes": {"duckdb"},
     "_duckdb_parquet": {"duckdb", "nanoarrow"},

@@ -77,6 +77,8 @@ class Workers:
         self._young: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._started = 0
+        self._at_work = 0  # of those started
+        self._closed = False
         self._doorbell = Doorbell()
 
     def load(self) -> Load:
@@ -241,23 +243,31 @@ class Workers:
 
     def _hand_over(self, job: _Job[Any], worker: _Worker) -> None:
         job.begun = True
+        self._at_work += 1
         worker.since = time.perf_counter()
         worker.jobs.put(job)
 
     def _rest(self, worker: _Worker) -> None:
         """It has done its job, and found none in the line or was no longer to look for one. Told
         once for each job that ``_hand_over`` gave it."""
+        self._at_work -= 1
         self._grow_up(worker)
         self._idle.append(worker)
         self._admit()  # who came into the line meanwhile
-        if len(self._idle) > self._spare:
+        if len(self._idle) > (0 if self._closed else self._spare):
             self._idle.pop().stop()
+        self._end()
 
     def close(self) -> None:
-        """Stop the threads. No call may be running: whoever made one waits for it."""
+        """Stop the threads: those that are at work when they have done it."""
+        self._closed = True
         while self._idle:
             self._idle.pop().stop()
-        self._doorbell.close()
+        self._end()
+
+    def _end(self) -> None:
+        if self._closed and not self._at_work:
+            self._doorbell.close()
 
 
 class _Job(Generic[T]):

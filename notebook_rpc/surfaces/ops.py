@@ -75,8 +75,8 @@ class Ops:
     async def readyz(self, request: Request) -> Response:
         """Whether to send work here: 503 while the server stops, or if its database does not
         answer, and the body says which. With ``?verbose``, as Kubernetes has it, also how busy
-        it is: ``waiting`` above 0 says that all ``limit`` threads are taken, and calls wait for
-        one."""
+        it is: ``waiting`` above 0 says that calls wait for one of ``limit`` threads, or for
+        others that have just begun."""
         status = self._status()
         word = "draining" if status.draining else await self._complaint() or "ok"
         word = word.encode("utf-8", "backslashreplace").decode()  # databases say anything

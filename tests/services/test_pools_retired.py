@@ -113,6 +113,7 @@ async def test_a_lane_that_was_closed_is_referred_to_by_nobody(water: Water) -> 
 async def test_no_task_is_left_that_would_wait_for_its_lanes(water: Water) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(water.pools.expire)
+        await use(water.pool("a"))  # as the workers have a task of their own once they have worked
         await wait_all_tasks_blocked()
         before = len(nursery.child_tasks)
         tasks = trio.lowlevel.current_statistics().tasks_living

@@ -819,3 +819,25 @@ async def test_calls_that_wait_for_others_do_not_stand_in_the_line(
         finally:
             gate.set()
     workers.close()
+
+
+async def test_who_closes_too_soon_takes_no_outcome_away() -> None:
+    workers = Workers(limit=4, spare=4)
+    gate = threading.Event()
+    before = threading.active_count()
+    outcomes: list[object] = []
+
+    async def call() -> None:
+        outcomes.append(await workers.run(gate.wait))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            workers.close()
+            gate.set()
+    assert outcomes == [True] * 4
+    assert threading.active_count() == before
+    assert await workers.run(lambda: "and works all the same") == "and works all the same"
+    assert threading.active_count() == before
