@@ -124,6 +124,7 @@ async def test_a_file_that_becomes_shorter_is_cut_off_and_closed(folder: Folder)
     assert sum(sent) == LARGE // 2
     assert max(sent) <= 256 * 1024
     assert response.done is not None
+    await wait_all_tasks_blocked()  # as in ``find``
     for _ in range(2):
         response.done()
         assert descriptors() == before
