@@ -127,8 +127,9 @@ def rate(kind: str, sql: str, in_flight: int, running: Running) -> tuple[float, 
     the server's CPU a query, which others on the machine disturb less."""
     requests = running.peer.prepared(kind, sql)
     with running.client() as client:
-        client.socket.sendall(requests[0])
-        expected = client.message()
+        for _ in range(3):  # what is asked again may be written in another way than the first time
+            client.socket.sendall(requests[0])
+            expected = client.message()
         assert b'"error"' not in expected, expected
         client.socket.sendall(b"".join(requests[1 : 1 + in_flight]))
         numbers = count(1 + in_flight)

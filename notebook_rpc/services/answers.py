@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
-FIRST_PIECES: Final = 256 * 1024  # bytes of Arrow that are read at first: a client waits for them
+FIRST_PIECES: Final = 128 * 1024  # bytes of Arrow that are read at first: a client waits for them
 
 
 class Rows(Protocol):
