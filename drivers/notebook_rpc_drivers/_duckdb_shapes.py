@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MOST: Final = 2048  # of all kinds together
 LONGEST: Final = 4096  # characters of one that is worth it: a long one takes its time anyway
 WORTH: Final = 256
-"""Runs of a query after which it is found out whether it leaves nothing behind. That takes as long
-as up to some hundred of the new cursors that it saves."""
+"""Runs of a query after which it is found out whether it leaves nothing behind. That takes 1 to 23
+ms, as much as a few dozen to some hundred of the new cursors that it saves."""
 
 
 class Shapes:
