@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 import trio
@@ -642,10 +642,11 @@ from pathlib import Path
 from notebook_rpc.services.cache import Cache, Key
 from notebook_rpc.services.workers import Workers
 
-async def main(folder, seed, rounds, bound):
+async def main(folder, seed, rounds, bound, tells):
     chance = random.Random(seed)
     workers = Workers(limit=2, spare=2)
     cache = Cache(Path(folder), int(bound), workers)
+    stored = 0
     print("ready", flush=True)
     for number in range(int(rounds)):
         name = chance.randrange(30)
@@ -659,7 +660,13 @@ async def main(folder, seed, rounds, bound):
             elif entry.writer is not None:
                 for at in range(0, len(wanted), 100_000):
                     await entry.writer.write(wanted[at : at + 100_000])
+                    if tells == "halves" and stored and any(Path(folder).glob("*.part")):
+                        print("half", flush=True)
+                        sys.stdin.read()
                 await entry.writer.commit(str(name).encode())
+                stored += 1
+                if tells == "whole" and stored == 1:
+                    print("stored", flush=True)
     workers.close()
     print("done", flush=True)
 
@@ -667,9 +674,13 @@ trio.run(main, *sys.argv[1:])
 """
 
 
-def storing(folder: Path, seed: int, rounds: int) -> subprocess.Popen[str]:
+def storing(
+    folder: Path, seed: int, rounds: int, tells: Literal["whole", "halves", ""] = ""
+) -> subprocess.Popen[str]:
+    """A process that stores, and tells when the first is stored, or waits with half of the next."""
     return subprocess.Popen(
-        [sys.executable, "-c", STORING, str(folder), str(seed), str(rounds), str(BOUND)],
+        [sys.executable, "-c", STORING, str(folder), str(seed), str(rounds), str(BOUND), tells],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -687,24 +698,32 @@ def is_whole(folder: Path, path: Path) -> bool:
         return file.read(found.length) == wanted
 
 
-def test_who_is_killed_in_the_middle_leaves_whole_results_only(tmp_path: Path) -> None:
-    chance = random.Random(3)  # noqa: S311
-    seen = parts = 0
-    for seed in range(10):
-        with storing(tmp_path, seed, 1_000_000) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.02 + chance.random() * 0.1)
-            process.kill()
-        for path in files(tmp_path):
-            if path.suffix == ".part":
-                parts += 1
-            else:
-                seen += 1
-                assert is_whole(tmp_path, path)
-    assert seen > 0
-    assert parts > 0
+def whole_results(folder: Path) -> int:
+    stored = [path for path in files(folder) if path.suffix != ".part"]
+    assert all(is_whole(folder, path) for path in stored)
+    return len(stored)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_who_is_killed_at_any_time_leaves_whole_results_only(tmp_path: Path, seed: int) -> None:
+    with storing(tmp_path, seed, 1_000_000, "whole") as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "stored\n"]
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(random.Random(seed).random() * 0.1)  # noqa: S311
+        process.kill()
+    assert whole_results(tmp_path) > 0
+
+
+def test_who_is_killed_with_half_a_result_written_leaves_whole_results_only(
+    tmp_path: Path,
+) -> None:
+    with storing(tmp_path, 3, 300, "halves") as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "half\n"]
+        process.kill()
+    assert [path.stat().st_size > 0 for path in files(tmp_path) if path.suffix == ".part"] == [True]
+    assert whole_results(tmp_path) > 0
 
 
 def test_two_processes_share_a_folder_and_its_bound(tmp_path: Path) -> None:
