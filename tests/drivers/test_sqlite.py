@@ -350,19 +350,23 @@ class TestLocks:
     def test_a_long_catalog_call_can_be_interrupted(self, connection: Connection) -> None:
         made = ";".join(f"create table t{number}(a, b, c)" for number in range(3000))
         connection.execute(f"begin; {made}; commit")
-        outcome: list[BaseException] = []
+        outcome: list[str] = []
 
         def work() -> None:
-            with pytest.raises(Cancelled) as caught:
+            try:
                 connection.columns("", "", "")
-            outcome.append(caught.value)
+            except Cancelled as exc:
+                outcome.append(str(exc))
 
-        worker = threading.Thread(target=work)
-        worker.start()
-        while worker.is_alive():
-            connection.interrupt()
-            worker.join(0.0001)
-        assert str(outcome[0]) == "interrupted"
+        for _ in range(100):  # on a busy machine it may be over before anybody interrupts it
+            worker = threading.Thread(target=work)
+            worker.start()
+            while worker.is_alive():
+                connection.interrupt()
+                worker.join(0.0001)
+            if outcome:
+                break
+        assert outcome == ["interrupted"]
 
 
 class TestOpening:

@@ -230,7 +230,7 @@ async def test_a_result_that_fails_late_is_whole_to_nobody(server: Server) -> No
 async def test_a_large_result_can_be_cancelled_in_its_middle(server: Server) -> None:
     async with client(server) as socket:
         await ask(socket, "arrow", "select range as x from range(100000000000)")
-        await trio.sleep(0.05)
+        await socket.begins()
         await socket.send_json({"type": "cancel", "queryId": "q"})
         with pytest.raises(pyarrow.ArrowInvalid):
             table(await socket.receive())

@@ -96,6 +96,11 @@ class WebSocketClient:
                 if event.message_finished:
                     return pieces[0][:0].join(pieces)  # type: ignore[arg-type]  # all of one kind
 
+    async def begins(self) -> None:
+        """Wait until there is something of the next message, and leave it where it is."""
+        if not self._events:
+            self._events.appendleft(await self._next())
+
     async def receive_json(self) -> Any:
         message = await self.receive()
         assert isinstance(message, str), message[:100]
