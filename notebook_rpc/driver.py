@@ -4,9 +4,10 @@
 statement at a time and gives a ``Result``.
 
 Threads: every method may block and is called on a worker thread, one call at a time for
-each connection, though not always the same thread. The exceptions may race with anything and
-must not raise: ``interrupt``, called on a thread of its own, and ``progress``,
-``transaction`` and ``changes``, asked on the event loop, where they must not block.
+each connection, though not always the same thread; queries that are ``brief`` also on the event
+loop. The exceptions may race with anything and must not raise: ``interrupt``, called on a thread of
+its own, and ``progress``, ``transaction`` and ``changes``, asked on the event loop, where they
+must not block.
 
 Errors: a method raises a ``notebook_rpc.errors.NotebookError``, with the database's own
 exception as its ``__cause__``. Anything else is a bug in the driver and reported as one.
@@ -272,6 +273,24 @@ class ComputesHere(Protocol):
 
     @property
     def computes_here(self) -> Literal[True]: ...
+
+
+@runtime_checkable
+class SupportsBrief(SupportsInterrupt, Protocol):
+    """Capability: know queries that take a millisecond or less. They may be run on the event loop,
+    while nothing else computes, and are interrupted if they take three or more; then they are run
+    again, after ``reset``, on a thread."""
+
+    def brief(self, sql: str, /) -> bool:
+        """Whether *sql*, without parameters, is such a query, if it is what this connection runs
+        next: it waits for nothing but the processor and has no effect, as far as ``took`` has
+        told it takes no longer, and nothing is left that would have to be done before. Asked on
+        the event loop, between calls."""
+        ...
+
+    def took(self, sql: str, seconds: float, /) -> None:
+        """How long it has been run on the event loop; infinity, if it was interrupted there."""
+        ...
 
 
 @runtime_checkable

@@ -241,6 +241,13 @@ class Connection:
     def interrupt(self) -> None:
         self._calls.interrupt()
 
+    def brief(self, sql: str, /) -> bool:
+        left = self._notes.left or self._notes.in_transaction
+        return not (left or self._calls.interrupted or self.streaming) and self.shapes.brief(sql)
+
+    def took(self, sql: str, seconds: float, /) -> None:
+        self.shapes.took(sql, seconds)
+
     def progress(self) -> float | None:
         percent = self._calls.progress(self._own) if self._counts_progress else None
         return None if percent is None else min(percent / 100, 1.0)

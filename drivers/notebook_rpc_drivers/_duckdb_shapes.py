@@ -23,6 +23,8 @@ LONGEST: Final = 4096  # characters of one that is worth it: a long one takes it
 WORTH: Final = 256
 """Runs of a query after which it is found out whether it leaves nothing behind. That takes 1 to 23
 ms, as much as a few dozen to some hundred of the new cursors that it saves."""
+BRIEF: Final = 0.002  # seconds
+SMOOTH: Final = 16  # runs
 
 
 class Shapes:
@@ -49,6 +51,16 @@ class Shapes:
             if len(self._known) > MOST:
                 del self._known[next(iter(self._known))]
 
+    def brief(self, sql: str) -> bool:
+        """As of ``driver.SupportsBrief``, but for what is left on a connection."""
+        tempo = self._known.get((Tempo, sql))
+        return isinstance(tempo, Tempo) and tempo.brief
+
+    def took(self, sql: str, seconds: float) -> None:
+        tempo = self._known.get((Tempo, sql))
+        if isinstance(tempo, Tempo):
+            tempo.took(seconds)
+
     def forget(self, kind: Hashable, sql: str) -> None:
         with self._lock:
             self._known.pop((kind, sql), None)
@@ -58,6 +70,28 @@ class Shapes:
         with self._lock:
             self.cleared += 1
             self._known.clear()
+
+
+class Tempo:
+    """Whether a query, proven to leave nothing, is over at once: on the average of the last runs
+    that were told of."""
+
+    def __init__(self) -> None:
+        self._average = 0.0
+        self._pause = 0
+
+    @property
+    def brief(self) -> bool:
+        if self._pause:
+            self._pause -= 1
+            if self._pause == 0:
+                self._average = 0.0
+        return not self._pause
+
+    def took(self, seconds: float) -> None:
+        self._average += (seconds - self._average) / SMOOTH
+        if self._average > BRIEF:
+            self._pause = WORTH
 
 
 class Runs:
@@ -74,5 +108,8 @@ class Runs:
             self._count += 1
             if self._count < WORTH:
                 return False
+            since = connection.shapes.cleared
             self._lasting = connection.stability(sql) is Stability.LASTING
+            if self._lasting:
+                connection.shapes.keep(Tempo, sql, Tempo(), since)
         return self._lasting

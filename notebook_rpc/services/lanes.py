@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ import trio
 
 from notebook_rpc.driver import (
     ComputesHere,
+    SupportsBrief,
     SupportsChanges,
     SupportsInterrupt,
     SupportsProgress,
@@ -26,6 +28,8 @@ from notebook_rpc.driver import (
 )
 from notebook_rpc.errors import Cancelled, DatabaseUnavailable, NotebookError, QueryTimeout
 from notebook_rpc.model import Transaction
+from notebook_rpc.services.alarm import Overdue
+from notebook_rpc.services.here import NotHere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,7 +51,7 @@ CLOSING: Final = 5.0  # seconds until a connection is interrupted that does not 
 class _Abilities:
     """What a connection can do. To ask it takes microseconds, so it is asked once."""
 
-    __slots__ = ("_changes", "_told", "_touched", "interrupt", "reset", "waits")
+    __slots__ = ("_changes", "_told", "_touched", "brief", "interrupt", "reset", "waits")
 
     def __init__(self, connection: Connection) -> None:
         self._changes = connection if isinstance(connection, SupportsChanges) else None
@@ -55,6 +59,7 @@ class _Abilities:
         self._told = 0 if self._changes is None else self._changes.changes
         self.waits = not isinstance(connection, ComputesHere)
         self.interrupt = connection.interrupt if isinstance(connection, SupportsInterrupt) else None
+        self.brief = connection if isinstance(connection, SupportsBrief) else None
         self.reset = connection.reset if isinstance(connection, SupportsReset) else None
 
     def tell(self, changed: Callable[[Touched], None]) -> None:
@@ -220,8 +225,10 @@ class Lane:
                 undone = await self._undone(self._connection)
         return undone
 
-    async def work(self, work: Callable[[Connection], T]) -> T:
-        """Run *work* on a worker thread; whoever cancels it interrupts the connection.
+    async def work(self, work: Callable[[Connection], T], query: str | None = None) -> T:
+        """Run *work* on a worker thread; whoever cancels it interrupts the connection. If it does
+        no more than to begin the *query*, it may be run here, on the event loop, if that is known
+        to be brief.
 
         Raises:
             DatabaseUnavailable: there is no connection to be had, or it has just broken.
@@ -229,10 +236,14 @@ class Lane:
         connection = await self.open()
         abilities = self._abilities
         in_transaction = connection.transaction is not Transaction.NONE
+        begin = partial(self._begin, work, connection)
         try:
-            return await self._workers.run(
-                partial(self._begin, work, connection), abilities.interrupt, waits=abilities.waits
-            )
+            if query is not None and abilities.brief is not None and abilities.brief.brief(query):
+                try:
+                    return await self._here(abilities.brief, begin, query)
+                except NotHere:
+                    pass
+            return await self._workers.run(begin, abilities.interrupt, waits=abilities.waits)
         except DatabaseUnavailable as exc:
             await self._give_up()
             what = "the connection is"
@@ -241,6 +252,24 @@ class Lane:
             raise exc.again(f"{exc} ({what} lost; the next call gets a new one)") from exc
         finally:
             abilities.tell(self._changed)
+
+    async def _here(self, connection: SupportsBrief, begin: Callable[[], T], query: str) -> T:
+        """Raises ``NotHere`` if it must be run on a worker."""
+
+        def work() -> tuple[T, float]:
+            if not connection.brief(query):  # not any more: while it waited it came to mean another
+                raise NotHere
+            began = time.perf_counter()
+            return begin(), time.perf_counter() - began
+
+        try:
+            done, seconds = await self._workers.run_here(work, connection.interrupt)
+        except Overdue as exc:
+            connection.took(query, math.inf)
+            self._used = True  # the interrupt may have come too late, and wait for the next call
+            raise NotHere from exc
+        connection.took(query, seconds)
+        return done
 
     def pass_on(self) -> bool:
         """Let the next call be somebody else's, who meets nothing of those before. False: the

@@ -43,6 +43,7 @@ UNREAD: Final = 1.0  # seconds in which nothing is taken of a result; then its r
 CLOSING: Final = 5.0  # seconds until a result is interrupted that does not close
 TRIES: Final = 6  # of a statement that meets a conflict: the first, and five more
 FIRST_PAUSE: Final = 0.005  # seconds before the second; doubled each time, and a little by chance
+_SMALL: Final = {"arrow", "json", "rows"}  # what drivers give of a few rows without much ado
 _VALUES: Final = 8192  # of a result that nobody reads: a driver may hold the interpreter for each
 
 
@@ -176,8 +177,9 @@ class Queries:
         logger.debug("query: %r", no_longer_than(self._max_sql, sql))
         work = partial(FORMATS[format_], sql, parameters)
         cache = self._keeping.cache() if persist and self._keeping is not None else None
+        query = sql if format_ in _SMALL and not parameters else None
         if cache is None or self._keeping is None:
-            return self._answer(work)
+            return self._answer(work, query)
         # Before anything is asked: an answer may be newer than its version, but never older.
         version = self._keeping.version()
         key = Key(self._keeping.connection, sql, parameters, format_, version)
@@ -234,11 +236,11 @@ class Queries:
             return await lane.work(partial(_stability, sql))
 
     @asynccontextmanager
-    async def _answer(self, open_: Work) -> AsyncIterator[Answer]:
+    async def _answer(self, open_: Work, query: str | None = None) -> AsyncIterator[Answer]:
         async with self._lend(self) as lane:
             reading = _Reading(lane, open_, self._seconds, partial(self._set_aside, lane))
             try:
-                first = await _again_after_conflicts(reading.begin)
+                first = await _again_after_conflicts(partial(reading.begin, query))
                 self._refuse_to_leave_open(lane)
                 if not reading.rows.ended:
                     async with reading.rest() as more:
@@ -269,9 +271,9 @@ class _Reading:
         self._set_aside = set_aside
         self._opened: Rows | None = None
 
-    async def begin(self) -> Pieces:
-        """Run it, and read its first pieces in the same hop."""
-        pieces = await self._work(self._begin)
+    async def begin(self, query: str | None) -> Pieces:
+        """Run it, and read its first pieces in the same hop; *query* is as of ``Lane.work``."""
+        pieces = await self._work(self._begin, query)
         assert self._opened is not None  # noqa: S101  # _begin has succeeded
         self.rows = self._opened
         return pieces
@@ -330,10 +332,10 @@ class _Reading:
             aside = self._set_aside()
         await pieces.send(read)
 
-    async def _work(self, work: Callable[[Connection], Pieces]) -> Pieces:
+    async def _work(self, work: Callable[[Connection], Pieces], query: str | None = None) -> Pieces:
         lane = self._lane
         async with lane.undone_if_interrupted(), lane.call("query", self._seconds):
-            return await lane.work(work)
+            return await lane.work(work, query)
 
     def _begin(self, connection: Connection) -> Pieces:
         """On a worker."""

@@ -25,6 +25,7 @@ import trio
 
 from notebook_rpc.errors import Busy
 from notebook_rpc.services.doorbell import Doorbell
+from notebook_rpc.services.here import Here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,8 @@ class Workers:
         self._at_work = 0  # of those started
         self._closed = False
         self._doorbell = Doorbell()
+        self._computing = 0  # workers whose call does not wait for somebody else
+        self._here = Here(lambda: not (self._computing or self._closed))
 
     def load(self) -> Load:
         waiting = self._slots.statistics().tasks_waiting
@@ -98,12 +101,15 @@ class Workers:
             place.acquire_nowait()
         except trio.WouldBlock:
             if place.statistics().tasks_waiting >= self._max_waiting:
-                raise Busy(f"{self._max_waiting} calls wait already, and no more may") from None
+                raise self._busy() from None
             self._waiting += 1
             try:
                 await place.acquire()
             finally:
                 self._waiting -= 1
+
+    def _busy(self) -> Busy:
+        return Busy(f"{self._max_waiting} calls wait already, and no more may")
 
     async def run(
         self,
@@ -129,12 +135,25 @@ class Workers:
         try:
             job = self._job(work)
             if waits:
-                self._hand_over(job, self._hire())
+                self._hand_over(job, self._hire(), waits=True)
             else:
                 await self._stand_in_line(job)
             return await self._outcome(job, interrupt)
         finally:
             self._slots.release()
+
+    async def run_here(self, work: Callable[[], T], interrupt: Callable[[], None]) -> T:
+        """Call *work*, which is brief, on the event loop itself, while no thread computes: it must
+        not wait for what another call may hold.
+
+        Raises:
+            NotHere: threads compute, or are closed; *work* was not called.
+            Overdue: *work* was not brief, and so was interrupted; it has ended, in whatever way.
+            Busy: as of ``run``.
+        """
+        if self._here.waiting >= self._max_waiting:
+            raise self._busy()
+        return await self._here.run(work, interrupt)
 
     async def run_beyond(
         self, work: Callable[[], T], interrupt: Callable[[], None] | None = None
@@ -241,9 +260,11 @@ class Workers:
         self._started += 1
         return _Worker(f"notebook-rpc-worker-{self._started}", self._line, self._rest)
 
-    def _hand_over(self, job: _Job[Any], worker: _Worker) -> None:
+    def _hand_over(self, job: _Job[Any], worker: _Worker, *, waits: bool = False) -> None:
         job.begun = True
         self._at_work += 1
+        self._computing += not waits
+        worker.waits = waits
         worker.since = time.perf_counter()
         worker.jobs.put(job)
 
@@ -251,6 +272,7 @@ class Workers:
         """It has done its job, and found none in the line or was no longer to look for one. Told
         once for each job that ``_hand_over`` gave it."""
         self._at_work -= 1
+        self._computing -= not worker.waits
         self._grow_up(worker)
         self._idle.append(worker)
         self._admit()  # who came into the line meanwhile
@@ -261,6 +283,7 @@ class Workers:
     def close(self) -> None:
         """Stop the threads: those that are at work when they have done it."""
         self._closed = True
+        self._here.close()
         while self._idle:
             self._idle.pop().stop()
         self._end()
@@ -338,6 +361,7 @@ class _Worker:
     def __init__(self, name: str, line: deque[_Job[Any]], rest: Callable[[_Worker], None]) -> None:
         self.jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self.young = False  # the event loop decides it
+        self.waits = False  # for another process or machine
         self.since = 0.0  # when the job at hand was begun, on time.perf_counter
         self._line = line
         self._rest = partial(rest, self)

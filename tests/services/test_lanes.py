@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 import trio
+import trio.testing
 
 from notebook_rpc.errors import Busy, Cancelled, DatabaseUnavailable, QueryError, QueryTimeout
 from notebook_rpc.model import Transaction
@@ -395,3 +398,124 @@ async def test_only_what_computes_here_keeps_others_waiting(*, computes: bool) -
     assert told == [not computes]
     await lane.close()
     workers.close()
+
+
+class Brief(FakeConnection):
+    """Says which queries are brief, and hears how long they took."""
+
+    computes_here: Final = True
+
+    def __init__(self, database: FakeDatabase, *queries: str) -> None:
+        super().__init__(database)
+        self.told: list[tuple[str, float]] = []
+        self.threads: list[int] = []
+        self.queries = list(queries)
+
+    def brief(self, sql: str) -> bool:
+        return sql in self.queries
+
+    def took(self, sql: str, seconds: float) -> None:
+        self.told.append((sql, seconds))
+        if seconds == math.inf:
+            self.queries.remove(sql)
+
+    def arrive(self, call: str, detail: str = "") -> None:
+        self.threads.append(threading.get_ident())
+        super().arrive(call, detail)
+
+
+class Quick(Track):
+    """A lane to a database where "rows 2" is brief, and "wait" believed to be."""
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__(workers)
+        self.workers = workers
+        self.connection = Brief(self.database, "rows 2", "wait", "error early", "leave")
+
+        async def connect() -> Connection:
+            return self.connection
+
+        self.lane = Lane(connect, workers, self.lose, changed=self.change)
+
+    async def ask(self, sql: str) -> list[object]:
+        def work(connection: Connection) -> list[object]:
+            return [row[0] for row in connection.execute(sql).fetch(9)]
+
+        return await self.lane.work(work, sql)
+
+    @property
+    def here(self) -> list[bool]:
+        return [thread == threading.get_ident() for thread in self.connection.threads]
+
+
+class TestBrief:
+    @pytest.fixture
+    async def quick(self) -> AsyncIterator[Quick]:
+        workers = Workers(limit=4, spare=2)
+        quick = Quick(workers)
+        yield quick
+        await quick.lane.close()
+        workers.close()
+
+    async def test_what_is_brief_runs_on_the_event_loop(self, quick: Quick) -> None:
+        assert await quick.ask("rows 2") == [1, 2]
+        assert all(quick.here)
+        ((sql, seconds),) = quick.connection.told
+        assert sql == "rows 2"
+        assert 0 < seconds < 5
+
+    async def test_the_rest_does_not_nor_what_tells_no_query(self, quick: Quick) -> None:
+        assert await quick.ask("rows 1") == [1]
+        assert await quick.execute("rows 2") == [1, 2]
+        assert not any(quick.here)
+        assert quick.connection.told == []
+
+    async def test_what_takes_longer_is_interrupted_and_run_again_on_a_worker(
+        self, quick: Quick
+    ) -> None:
+        """After a ``reset``: the interrupt may have come too late, and wait for the next."""
+        with trio.move_on_after(0.2) as scope:
+            await quick.ask("wait")
+        assert scope.cancelled_caught
+        assert quick.connection.calls == ["execute wait", "reset", "execute wait"]
+        assert quick.here == [True, False, False]
+        assert quick.connection.told == [("wait", math.inf)]
+        assert not quick.connection.brief("wait")
+
+    async def test_while_a_thread_computes_it_runs_on_another(self, quick: Quick) -> None:
+        stopped = threading.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(quick.workers.run, stopped.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await quick.ask("rows 2") == [1, 2]
+            stopped.set()
+        assert not any(quick.here)
+        assert quick.connection.told == []
+
+    async def test_what_came_to_mean_another_while_it_waited_runs_on_a_thread(
+        self, quick: Quick
+    ) -> None:
+        answers = iter([True, False])
+        quick.connection.brief = lambda sql: next(answers)  # type: ignore[method-assign]  # noqa: ARG005
+        assert await quick.ask("rows 2") == [1, 2]
+        assert "execute rows 2" in quick.connection.calls
+        assert not any(quick.here)
+
+    async def test_its_errors_are_its_own(self, quick: Quick) -> None:
+        with pytest.raises(QueryError, match="early"):
+            await quick.ask("error early")
+        assert all(quick.here)
+
+    async def test_a_connection_that_breaks_there_is_given_up(self, quick: Quick) -> None:
+        with pytest.raises(DatabaseUnavailable, match="the next call gets a new one"):
+            await quick.ask("leave")
+        assert quick.here == [True, False]  # on a thread it is closed
+        assert quick.connection.closed
+
+    async def test_what_a_former_client_has_left_is_cleared_before(self, quick: Quick) -> None:
+        await quick.ask("rows 2")
+        assert quick.lane.pass_on()
+        assert await quick.ask("rows 2") == [1, 2]
+        calls = [call for call in quick.connection.calls if call not in ("fetch 9", "finish")]
+        assert calls == ["execute rows 2", "reset", "execute rows 2"]
+        assert all(quick.here)

@@ -20,7 +20,9 @@ import trio.testing
 
 from notebook_rpc.errors import Busy
 from notebook_rpc.services import workers as module
+from notebook_rpc.services.alarm import TICK, Overdue
 from notebook_rpc.services.doorbell import Doorbell
+from notebook_rpc.services.here import NotHere
 from notebook_rpc.services.workers import TOGETHER, Load, Workers
 
 if TYPE_CHECKING:
@@ -562,7 +564,7 @@ async def test_slow_calls_all_begin_up_to_the_limit(limit: int) -> None:
     async with trio.open_nursery() as nursery:
         held = Held(workers, nursery, count=limit + 7)
         await until(lambda: workers.load() == Load(limit, 7, limit, threads=limit))
-        assert sum(work.began.is_set() for work in held.works) >= limit - TOGETHER
+        await until(lambda: sum(work.began.is_set() for work in held.works) == limit)
         held.let_go()
     assert workers.load() == Load(running=0, waiting=0, limit=limit, threads=2)
     workers.close()
@@ -841,3 +843,122 @@ async def test_who_closes_too_soon_takes_no_outcome_away() -> None:
     assert threading.active_count() == before
     assert await workers.run(lambda: "and works all the same") == "and works all the same"
     assert threading.active_count() == before
+
+
+# --- On the event loop ------------------------------------------------------------------------
+
+
+def never() -> None:
+    raise AssertionError("it was brief")
+
+
+async def test_what_is_brief_runs_on_the_event_loop_with_the_callers_context(
+    workers: Workers,
+) -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("the caller's")
+
+    def work() -> tuple[int, str]:
+        seen = variable.get()
+        variable.set("the work's")
+        return threading.get_ident(), seen
+
+    assert await workers.run_here(work, never) == (threading.get_ident(), "the caller's")
+    assert variable.get() == "the caller's"
+    assert workers.load() == Load(running=0, waiting=0, limit=3, threads=0)
+
+
+async def test_an_error_of_what_is_brief_is_its_own(workers: Workers) -> None:
+    def work() -> None:
+        raise LookupError("its own")
+
+    with pytest.raises(LookupError, match="its own"):
+        await workers.run_here(work, never)
+    assert await workers.run_here(lambda: 42, never) == 42
+
+
+async def test_what_is_not_brief_is_interrupted(workers: Workers) -> None:
+    work = Interruptible(needed=2)
+    began = trio.current_time()
+    with pytest.raises(Overdue) as caught:
+        await workers.run_here(work, work.interrupt)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert trio.current_time() - began > TICK
+    assert await workers.run_here(lambda: 42, never) == 42
+
+
+async def test_nothing_runs_here_while_a_thread_computes(workers: Workers) -> None:
+    slow = Interruptible(result="done")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(workers.run, slow)
+        await began(slow)
+        with pytest.raises(NotHere):
+            await workers.run_here(never, never)
+        slow.interrupt()
+    assert await workers.run_here(lambda: 42, never) == 42
+
+
+async def test_nor_while_one_does_beyond_the_limit(workers: Workers) -> None:
+    slow = Interruptible(result="done")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(workers.run_beyond, slow)
+        await began(slow)
+        with pytest.raises(NotHere):
+            await workers.run_here(never, never)
+        slow.interrupt()
+    assert await workers.run_here(lambda: 42, never) == 42
+
+
+async def test_threads_that_wait_for_a_server_do_not_matter(workers: Workers) -> None:
+    slow = Interruptible(result="done")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(workers.run, slow, waits=True))
+        await began(slow)
+        assert await workers.run_here(lambda: 42, never) == 42
+        slow.interrupt()
+    await workers.run(lambda: None)  # on the thread that waited, and which now computes
+    assert await workers.run_here(lambda: 42, never) == 42
+
+
+async def test_a_thread_that_begins_meanwhile_sends_those_who_wait_elsewhere(
+    workers: Workers,
+) -> None:
+    slow = Interruptible(result="done")
+    refused = []
+
+    async def call() -> None:
+        try:
+            await workers.run_here(never, never)
+        except NotHere:
+            refused.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(workers.run, slow)
+        for _ in range(3):
+            nursery.start_soon(call)
+        await began(slow)
+        slow.interrupt()
+    assert len(refused) == 3
+
+
+async def test_beyond_the_limit_of_those_who_wait_nobody_waits_to_run_here() -> None:
+    workers = Workers(limit=1, spare=1, max_waiting=2)
+    outcomes: list[object] = []
+
+    async def call() -> None:
+        try:
+            outcomes.append(await workers.run_here(lambda: 42, never))
+        except Busy:
+            outcomes.append(Busy)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(call)
+    assert sorted(map(str, outcomes)) == sorted(map(str, [42, 42, Busy, Busy, Busy]))
+    workers.close()
+
+
+async def test_nothing_runs_here_when_the_threads_are_closed(workers: Workers) -> None:
+    workers.close()
+    with pytest.raises(NotHere):
+        await workers.run_here(never, never)

@@ -1,0 +1,174 @@
+"""Which queries of DuckDB's are over at once, and may be run on the event loop."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from notebook_rpc_drivers import _duckdb_shapes
+from notebook_rpc_drivers.duckdb import DRIVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from notebook_rpc_drivers._duckdb_connection import Connection
+    from notebook_rpc_drivers.duckdb import Database
+
+SQL = "SELECT a FROM t"
+WORTH = 3
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """One where it takes but a few runs until a query is worth a proof."""
+    monkeypatch.setattr(_duckdb_shapes, "WORTH", WORTH)
+    database = DRIVER.open({})
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def one(database: Database) -> Iterator[Connection]:
+    connection = database.connect()
+    connection.execute("CREATE TABLE t AS SELECT 42 AS a")
+    connection.reset()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def other(database: Database) -> Iterator[Connection]:
+    connection = database.connect()
+    connection.reset()
+    yield connection
+    connection.close()
+
+
+def run(connection: Connection, sql: str = SQL) -> Any:
+    """As a client of the pool does, who takes rows as JSON."""
+    connection.reset()
+    result = connection.execute_json(sql)
+    return result.fetch(1000)
+
+
+def prove(connection: Connection, sql: str = SQL) -> None:
+    for _ in range(WORTH + 1):
+        run(connection, sql)
+
+
+def test_a_query_is_brief_when_it_has_proven_itself(one: Connection, other: Connection) -> None:
+    for _ in range(WORTH):
+        run(one)
+        assert not one.brief(SQL)
+    run(one)  # the first is bound, and the third of the others is worth it
+    assert one.brief(SQL)
+    assert other.brief(SQL)
+    assert run(one) == ['{"a":42}']
+    assert one.brief(SQL)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT random() AS a",
+        "SELECT nextval('s') AS a",
+        "SELECT now() AS a",
+        "FROM '{folder}/some.csv'",
+        "INSERT INTO t VALUES (1)",
+        "INSERT INTO t VALUES (1) RETURNING a",
+        "SET threads = 1",
+        "SELECT 1; SELECT 2",
+        "FROM range(100000)",
+    ],
+)
+def test_nothing_is_brief_that_does_not_come_from_the_database_alone_or_is_not_small(
+    one: Connection, tmp_path: Path, sql: str
+) -> None:
+    (tmp_path / "some.csv").write_text("a\n1\n")
+    one.execute("CREATE SEQUENCE s")
+    sql = sql.format(folder=tmp_path)
+    for _ in range(4 * WORTH):
+        run(one, sql)
+        assert not one.brief(sql)
+    one.reset()
+    assert not one.brief(sql)
+
+
+@pytest.mark.parametrize(
+    "sql", ["BEGIN", "CREATE TEMP TABLE u AS SELECT 1", "SET TimeZone = 'UTC'"]
+)
+def test_nothing_is_on_a_connection_where_something_may_be_left(
+    one: Connection, other: Connection, sql: str
+) -> None:
+    """There the same words may mean another query."""
+    prove(one)
+    assert other.brief(SQL)
+    other.execute_json(sql).close()
+    assert not other.brief(SQL)
+    other.rollback()
+    other.reset()
+    prove(other)  # SET has made all of it forgotten
+    assert other.brief(SQL)
+
+
+def test_nothing_is_while_a_result_has_the_connection(one: Connection) -> None:
+    prove(one)
+    result = one.execute_json("FROM range(100000)")
+    result.fetch(1)
+    assert not one.brief(SQL)
+    result.close()
+    one.reset()
+    assert one.brief(SQL)
+
+
+def test_nothing_is_after_an_interrupt_that_may_have_come_too_late(
+    one: Connection, other: Connection
+) -> None:
+    prove(one)
+    with other.calling():
+        other.interrupt()
+    assert not other.brief(SQL)
+    assert one.brief(SQL)
+    other.reset()
+    assert other.brief(SQL)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["ALTER TABLE t ADD COLUMN b INTEGER", "CREATE OR REPLACE VIEW t2 AS SELECT 1", "DROP TABLE t"],
+)
+def test_nothing_is_whose_words_may_have_come_to_mean_another(
+    one: Connection, other: Connection, sql: str
+) -> None:
+    prove(one)
+    other.execute(sql)
+    assert not one.brief(SQL)
+
+
+def test_one_that_takes_long_is_not_brief_for_a_while(
+    one: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove(one)
+    monkeypatch.setattr(_duckdb_shapes, "WORTH", 5)
+    one.took(SQL, math.inf)
+    assert [one.brief(SQL) for _ in range(7)] == [False] * 4 + [True] * 3
+
+
+def test_once_or_twice_may_be_the_machines_fault(one: Connection) -> None:
+    prove(one)
+    for _ in range(100):
+        one.took(SQL, 0.0003)
+    for _ in range(4):
+        one.took(SQL, 0.004)
+        assert one.brief(SQL)
+    for _ in range(20):
+        one.took(SQL, 0.004)
+    assert not one.brief(SQL)
+
+
+def test_how_long_it_took_is_of_no_query_that_is_not_known(one: Connection) -> None:
+    one.took("SELECT 1", math.inf)
+    assert not one.brief("SELECT 1")
