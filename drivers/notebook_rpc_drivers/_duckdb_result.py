@@ -124,6 +124,24 @@ class Result(Reading):
         super().close()
 
 
+class FewRows(Result):
+    """Rows that are there already: to read them asks the engine for nothing."""
+
+    def __init__(
+        self, connection: Connection, columns: list[ResultColumn], lines: list[str]
+    ) -> None:
+        super().__init__(connection, columns, _none, _as_they_are)
+        self._lines = lines
+
+    def fetch(self, limit: int, /) -> list[Any]:
+        if self._is_over():
+            return []
+        rows = self._lines[self._given : self._given + limit]
+        self._given += len(rows)
+        self._ended = self._given == len(self._lines)
+        return rows
+
+
 class Form(Protocol[R_co]):
     """What a statement's rows shall come as. One is made for each statement."""
 
@@ -262,12 +280,7 @@ class Json:
             lines = known.write(rows)
         except _duckdb_few_rows.Misfit:
             return None
-        return Result(connection, known.columns, _from(lines), _as_they_are)
-
-
-def _from(lines: list[Any]) -> Callable[[int], list[Any]]:
-    left = iter(lines)
-    return lambda limit: list(islice(left, limit))
+        return FewRows(connection, known.columns, lines)
 
 
 def _kept(

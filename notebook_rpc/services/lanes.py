@@ -225,10 +225,8 @@ class Lane:
                 undone = await self._undone(self._connection)
         return undone
 
-    async def work(self, work: Callable[[Connection], T], query: str | None = None) -> T:
-        """Run *work* on a worker thread; whoever cancels it interrupts the connection. If it does
-        no more than to begin the *query*, it may be run here, on the event loop, if that is known
-        to be brief.
+    async def work(self, work: Callable[[Connection], T]) -> T:
+        """Run *work* on a worker thread; whoever cancels it interrupts the connection.
 
         Raises:
             DatabaseUnavailable: there is no connection to be had, or it has just broken.
@@ -236,14 +234,10 @@ class Lane:
         connection = await self.open()
         abilities = self._abilities
         in_transaction = connection.transaction is not Transaction.NONE
-        begin = partial(self._begin, work, connection)
         try:
-            if query is not None and abilities.brief is not None and abilities.brief.brief(query):
-                try:
-                    return await self._here(abilities.brief, begin, query)
-                except NotHere:
-                    pass
-            return await self._workers.run(begin, abilities.interrupt, waits=abilities.waits)
+            return await self._workers.run(
+                partial(self._begin, work, connection), abilities.interrupt, waits=abilities.waits
+            )
         except DatabaseUnavailable as exc:
             await self._give_up()
             what = "the connection is"
@@ -253,22 +247,36 @@ class Lane:
         finally:
             abilities.tell(self._changed)
 
-    async def _here(self, connection: SupportsBrief, begin: Callable[[], T], query: str) -> T:
-        """Raises ``NotHere`` if it must be run on a worker."""
+    async def work_here(self, name: str, work: Callable[[Connection], T], query: str) -> T:
+        """The call *name*, which does no more than to begin *query*: on the event loop, if that is
+        known to be brief. It needs neither ``call`` nor ``undone_if_interrupted``.
 
-        def work() -> tuple[T, float]:
-            if not connection.brief(query):  # not any more: while it waited it came to mean another
+        Raises:
+            NotHere: it is to be made with ``work``.
+        """
+        connection = self._connection
+        if connection is None or (knowing := self._abilities.brief) is None:
+            raise NotHere
+        if not knowing.brief(query):
+            raise NotHere
+
+        def brief() -> tuple[T, float]:
+            if not knowing.brief(query):  # not any more: while it waited, words got a new meaning
                 raise NotHere
             began = time.perf_counter()
-            return begin(), time.perf_counter() - began
+            return self._begin(work, connection), time.perf_counter() - began
 
+        asked = trio.current_time()
         try:
-            done, seconds = await self._workers.run_here(work, connection.interrupt)
+            done, seconds = await self._workers.run_here(brief, knowing.interrupt)
         except Overdue as exc:
-            connection.took(query, math.inf)
+            knowing.took(query, math.inf)
             self._used = True  # the interrupt may have come too late, and wait for the next call
             raise NotHere from exc
-        connection.took(query, seconds)
+        except DatabaseUnavailable as exc:
+            raise NotHere from exc  # there it will be met again, and the connection given up
+        knowing.took(query, seconds)
+        self._observe(name, trio.current_time() - asked)
         return done
 
     def pass_on(self) -> bool:

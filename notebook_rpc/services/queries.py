@@ -23,6 +23,7 @@ from notebook_rpc.model import Stability, Transaction
 from notebook_rpc.sansio.sqltext import no_longer_than
 from notebook_rpc.services.answers import FORMATS, Found, Fresh, Kept, Pieces, part
 from notebook_rpc.services.cache import Entry, Key
+from notebook_rpc.services.here import NotHere
 from notebook_rpc.services.parts import Window
 
 if TYPE_CHECKING:
@@ -272,8 +273,14 @@ class _Reading:
         self._opened: Rows | None = None
 
     async def begin(self, query: str | None) -> Pieces:
-        """Run it, and read its first pieces in the same hop; *query* is as of ``Lane.work``."""
-        pieces = await self._work(self._begin, query)
+        """Run it, and read its first pieces in the same hop; *query* is its text, if it does
+        nothing but to give a small answer where the database has one."""
+        try:
+            if query is None:
+                raise NotHere
+            pieces = await self._lane.work_here("query", self._begin, query)
+        except NotHere:
+            pieces = await self._work(self._begin)
         assert self._opened is not None  # noqa: S101  # _begin has succeeded
         self.rows = self._opened
         return pieces
@@ -332,10 +339,10 @@ class _Reading:
             aside = self._set_aside()
         await pieces.send(read)
 
-    async def _work(self, work: Callable[[Connection], Pieces], query: str | None = None) -> Pieces:
+    async def _work(self, work: Callable[[Connection], Pieces]) -> Pieces:
         lane = self._lane
         async with lane.undone_if_interrupted(), lane.call("query", self._seconds):
-            return await lane.work(work, query)
+            return await lane.work(work)
 
     def _begin(self, connection: Connection) -> Pieces:
         """On a worker."""

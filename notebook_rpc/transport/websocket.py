@@ -14,7 +14,7 @@ import base64
 import enum
 import hashlib
 import logging
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,7 +25,8 @@ from notebook_rpc.transport.inbox import SupportsHangUp, looks
 from notebook_rpc.transport.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractContextManager
 
     from notebook_rpc.transport.frames import Piece
     from notebook_rpc.transport.http11 import Limits
@@ -63,6 +64,22 @@ class End(enum.Enum):
     DONE = enum.auto()  # all has been said, or the peer has left
     DISCARD = enum.auto()  # the same, but the peer may go on sending what nobody understands
     CUT = enum.auto()  # something has not been said, and cannot be
+
+
+class _Working:
+    """``Socket.working``, as a class: there is one around every message, and a contextmanager takes
+    several times as long."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def __enter__(self) -> None:
+        self._socket.begin_work()
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.end_work()
 
 
 class Socket:
@@ -126,14 +143,15 @@ class Socket:
             raise
         self._outbox.end_message()
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> AbstractContextManager[None]:
+        return _Working(self)
+
+    def begin_work(self) -> None:
         self._at_work += 1
-        try:
-            yield
-        finally:
-            self._at_work -= 1
-            self._rested()
+
+    def end_work(self) -> None:
+        self._at_work -= 1
+        self._rested()
 
     def post(self, message: str | bytes) -> None:
         if not self._outbox.post(frames.message(message)):

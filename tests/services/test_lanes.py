@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
@@ -14,6 +14,7 @@ import trio.testing
 from notebook_rpc.errors import Busy, Cancelled, DatabaseUnavailable, QueryError, QueryTimeout
 from notebook_rpc.model import Transaction
 from notebook_rpc.services import lanes
+from notebook_rpc.services.here import NotHere
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
@@ -441,21 +442,38 @@ class Quick(Track):
         def work(connection: Connection) -> list[object]:
             return [row[0] for row in connection.execute(sql).fetch(9)]
 
-        return await self.lane.work(work, sql)
+        try:
+            return await self.lane.work_here("query", work, sql)
+        except NotHere:
+            return await self.lane.work(work)
 
     @property
     def here(self) -> list[bool]:
         return [thread == threading.get_ident() for thread in self.connection.threads]
 
 
+@asynccontextmanager
+async def quick_lane() -> AsyncIterator[Quick]:
+    workers = Workers(limit=4, spare=2)
+    quick = Quick(workers)
+    yield quick
+    await quick.lane.close()
+    workers.close()
+
+
 class TestBrief:
     @pytest.fixture
     async def quick(self) -> AsyncIterator[Quick]:
-        workers = Workers(limit=4, spare=2)
-        quick = Quick(workers)
-        yield quick
-        await quick.lane.close()
-        workers.close()
+        async with quick_lane() as quick:
+            await quick.lane.open()  # before that nobody knows what is brief
+            yield quick
+
+    async def test_before_there_is_a_connection_nothing_is(self) -> None:
+        async with quick_lane() as quick:
+            assert await quick.ask("rows 2") == [1, 2]
+            assert not any(quick.here)
+            assert await quick.ask("rows 2") == [1, 2]
+            assert quick.here[-1]
 
     async def test_what_is_brief_runs_on_the_event_loop(self, quick: Quick) -> None:
         assert await quick.ask("rows 2") == [1, 2]
@@ -464,9 +482,8 @@ class TestBrief:
         assert sql == "rows 2"
         assert 0 < seconds < 5
 
-    async def test_the_rest_does_not_nor_what_tells_no_query(self, quick: Quick) -> None:
+    async def test_the_rest_does_not(self, quick: Quick) -> None:
         assert await quick.ask("rows 1") == [1]
-        assert await quick.execute("rows 2") == [1, 2]
         assert not any(quick.here)
         assert quick.connection.told == []
 
@@ -509,7 +526,7 @@ class TestBrief:
     async def test_a_connection_that_breaks_there_is_given_up(self, quick: Quick) -> None:
         with pytest.raises(DatabaseUnavailable, match="the next call gets a new one"):
             await quick.ask("leave")
-        assert quick.here == [True, False]  # on a thread it is closed
+        assert quick.here == [True, False, False]  # there it was met again, and closed
         assert quick.connection.closed
 
     async def test_what_a_former_client_has_left_is_cleared_before(self, quick: Quick) -> None:
