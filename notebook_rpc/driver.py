@@ -283,9 +283,10 @@ class SupportsBrief(SupportsInterrupt, Protocol):
 
     def brief(self, sql: str, /) -> bool:
         """Whether *sql*, without parameters, is such a query, if it is what this connection runs
-        next: it waits for nothing but the processor and has no effect, as far as ``took`` has
-        told it takes no longer, and nothing is left that would have to be done before. Asked on
-        the event loop, between calls."""
+        next: it waits for nothing but the processor, has no effect, and as far as ``took`` has
+        told takes no longer. In a transaction, or while a result is open whose rows are to come, or
+        where its words may mean something else, it is not. Asked on the event loop, between
+        calls."""
         ...
 
     def took(self, sql: str, seconds: float, /) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from notebook_rpc.conformance import (
+    _brief,
     _catalog,
     _describe,
     _interrupts,
@@ -197,6 +198,10 @@ _CAPABILITIES: Final[Mapping[str, tuple[Callable[[Subject], None], ...]]] = {
         _touched.new_tables_may_change_anything,
         _touched.queries_write_nothing,
         _touched.asking_what_is_read_runs_nothing,
+    ),
+    "brief queries": (
+        _brief.what_writes_is_not_brief,
+        _brief.what_is_brief_may_be_run_twice,
     ),
 }
 CHECKS: Final = tuple(

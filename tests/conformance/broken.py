@@ -125,6 +125,15 @@ class _Connection(OfNoInterrupt):
     def progress(self) -> float | None:
         return float(self._faults["progress"](self._real)) if "progress" in self._faults else None
 
+    def brief(self, sql: str, /) -> bool:
+        return bool(self._faults["brief"](self._real, sql)) if "brief" in self._faults else False
+
+    def took(self, sql: str, seconds: float, /) -> None:
+        """SQLite's has no brief queries."""
+
+    def reset(self) -> None:
+        self._do("reset")
+
 
 class _Result:
     def __init__(self, real: Result[Row], faults: Mapping[str, Fault]) -> None:
