@@ -70,6 +70,21 @@ def test_a_query_is_brief_when_it_has_proven_itself(one: Connection, other: Conn
     assert one.brief(SQL)
 
 
+def test_the_proof_is_of_a_query_in_any_form(
+    one: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask for another takes too long for the event loop."""
+    prove(one)
+    monkeypatch.setattr(one, "stability", None)
+    for _ in range(2 * WORTH):
+        one.reset()
+        arrow = one.execute_arrow(SQL)
+        while arrow.fetch():
+            continue
+        one.execute_json(SQL, arrays=True).fetch(1000)
+        assert one.brief(SQL)
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -148,13 +163,29 @@ def test_nothing_is_whose_words_may_have_come_to_mean_another(
     assert not one.brief(SQL)
 
 
-def test_one_that_takes_long_is_not_brief_for_a_while(
-    one: Connection, monkeypatch: pytest.MonkeyPatch
+def pause(connection: Connection) -> int:
+    """How often it is asked in vain before it is brief again."""
+    return next(number for number in range(1000) if connection.brief(SQL))
+
+
+def test_one_that_takes_long_is_not_brief_for_a_while_and_then_for_twice_as_long(
+    one: Connection,
 ) -> None:
     prove(one)
-    monkeypatch.setattr(_duckdb_shapes, "WORTH", 5)
+    pauses = []
+    for _ in range(4):
+        one.took(SQL, math.inf)
+        pauses.append(pause(one))
+    first = WORTH - 1
+    assert pauses == [first, 2 * WORTH - 1, 4 * WORTH - 1, 8 * WORTH - 1]
+    for _ in range(9 * WORTH):
+        one.took(SQL, 0.0003)  # and makes up for some of it
     one.took(SQL, math.inf)
-    assert [one.brief(SQL) for _ in range(7)] == [False] * 4 + [True] * 3
+    assert pause(one) == 7 * WORTH - 1
+    for _ in range(100 * WORTH):
+        one.took(SQL, 0.0003)
+    one.took(SQL, math.inf)
+    assert pause(one) == first
 
 
 def test_once_or_twice_may_be_the_machines_fault(one: Connection) -> None:
