@@ -225,8 +225,9 @@ class Lane:
                 undone = await self._undone(self._connection)
         return undone
 
-    async def work(self, work: Callable[[Connection], T]) -> T:
-        """Run *work* on a worker thread; whoever cancels it interrupts the connection.
+    async def work(self, work: Callable[[Connection], T], *, brief: bool = False) -> T:
+        """Run *work* on a worker thread; whoever cancels it interrupts the connection. *brief* is
+        that of ``NotHere``.
 
         Raises:
             DatabaseUnavailable: there is no connection to be had, or it has just broken.
@@ -236,7 +237,10 @@ class Lane:
         in_transaction = connection.transaction is not Transaction.NONE
         try:
             return await self._workers.run(
-                partial(self._begin, work, connection), abilities.interrupt, waits=abilities.waits
+                partial(self._begin, work, connection),
+                abilities.interrupt,
+                waits=abilities.waits,
+                brief=brief,
             )
         except DatabaseUnavailable as exc:
             await self._give_up()

@@ -81,7 +81,7 @@ class Workers:
         self._at_work = 0  # of those started
         self._closed = False
         self._doorbell = Doorbell()
-        self._computing = 0  # workers whose call does not wait for somebody else
+        self._computing = 0  # calls, those in line too, that are neither brief nor wait for others
         self._here = Here(lambda: not (self._computing or self._closed))
 
     def load(self) -> Load:
@@ -117,9 +117,11 @@ class Workers:
         interrupt: Callable[[], None] | None = None,
         *,
         waits: bool = False,
+        brief: bool = False,
     ) -> T:
         """Call *work* in a worker thread and return what it returns. One that *waits*, for another
-        process or machine, computes little here, and need not stand in the line.
+        process or machine, computes little here, and need not stand in the line. One that is
+        *brief* does not keep others from ``run_here``.
 
         When the caller is cancelled, *interrupt* is called, on a thread beyond the limit,
         again and again until *work* has ended; without one, *work* is waited for. If it then
@@ -132,22 +134,25 @@ class Workers:
             RuntimeError: the system gives no thread; *work* was not called.
         """
         await self.wait_for(self._slots)
+        computes = not (waits or brief)
+        self._computing += computes
         try:
             job = self._job(work)
             if waits:
-                self._hand_over(job, self._hire(), waits=True)
+                self._hand_over(job, self._hire())
             else:
                 await self._stand_in_line(job)
             return await self._outcome(job, interrupt)
         finally:
+            self._computing -= computes
             self._slots.release()
 
     async def run_here(self, work: Callable[[], T], interrupt: Callable[[], None]) -> T:
-        """Call *work*, which is brief, on the event loop itself, while no thread computes: it must
-        not wait for what another call may hold.
+        """Call *work*, which is brief, on the event loop itself, while no thread computes what may
+        take long: *work* must not wait for what such a call may hold.
 
         Raises:
-            NotHere: threads compute, or are closed; *work* was not called.
+            NotHere: one does, or the threads are closed; *work* was not called.
             Overdue: *work* was not brief, and so was interrupted; it has ended, in whatever way.
             Busy: as of ``run``.
         """
@@ -161,8 +166,12 @@ class Workers:
         """As ``run``, but at once, without waiting for a place or in the line: for what ends calls,
         and makes room."""
         job = self._job(work)
-        self._hand_over(job, self._hire())
-        return await self._outcome(job, interrupt)
+        self._computing += 1
+        try:
+            self._hand_over(job, self._hire())
+            return await self._outcome(job, interrupt)
+        finally:
+            self._computing -= 1
 
     def _job(self, work: Callable[[], T]) -> _Job[T]:
         self._doorbell.expect()
@@ -260,11 +269,9 @@ class Workers:
         self._started += 1
         return _Worker(f"notebook-rpc-worker-{self._started}", self._line, self._rest)
 
-    def _hand_over(self, job: _Job[Any], worker: _Worker, *, waits: bool = False) -> None:
+    def _hand_over(self, job: _Job[Any], worker: _Worker) -> None:
         job.begun = True
         self._at_work += 1
-        self._computing += not waits
-        worker.waits = waits
         worker.since = time.perf_counter()
         worker.jobs.put(job)
 
@@ -272,7 +279,6 @@ class Workers:
         """It has done its job, and found none in the line or was no longer to look for one. Told
         once for each job that ``_hand_over`` gave it."""
         self._at_work -= 1
-        self._computing -= not worker.waits
         self._grow_up(worker)
         self._idle.append(worker)
         self._admit()  # who came into the line meanwhile
@@ -361,7 +367,6 @@ class _Worker:
     def __init__(self, name: str, line: deque[_Job[Any]], rest: Callable[[_Worker], None]) -> None:
         self.jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self.young = False  # the event loop decides it
-        self.waits = False  # for another process or machine
         self.since = 0.0  # when the job at hand was begun, on time.perf_counter
         self._line = line
         self._rest = partial(rest, self)

@@ -381,9 +381,11 @@ class TestChanges:
 @pytest.mark.parametrize("computes", [True, False])
 async def test_only_what_computes_here_keeps_others_waiting(*, computes: bool) -> None:
     class Spied(Workers):
-        async def run(self, work: Any, interrupt: Any = None, *, waits: bool = False) -> Any:
+        async def run(
+            self, work: Any, interrupt: Any = None, *, waits: bool = False, brief: bool = False
+        ) -> Any:
             told.append(waits)
-            return await super().run(work, interrupt, waits=waits)
+            return await super().run(work, interrupt, waits=waits, brief=brief)
 
     class Computing(FakeConnection):
         computes_here: Final = True
@@ -431,6 +433,7 @@ class Quick(Track):
     def __init__(self, workers: Workers) -> None:
         super().__init__(workers)
         self.workers = workers
+        self.brief: list[bool] = []  # what was not run here
         self.connection = Brief(self.database, "rows 2", "wait", "error early", "leave")
 
         async def connect() -> Connection:
@@ -444,8 +447,9 @@ class Quick(Track):
 
         try:
             return await self.lane.work_here("query", work, sql)
-        except NotHere:
-            return await self.lane.work(work)
+        except NotHere as exc:
+            self.brief.append(exc.brief)
+            return await self.lane.work(work, brief=exc.brief)
 
     @property
     def here(self) -> list[bool]:
@@ -496,6 +500,7 @@ class TestBrief:
         assert scope.cancelled_caught
         assert quick.connection.calls == ["execute wait", "reset", "execute wait"]
         assert quick.here == [True, False, False]
+        assert quick.brief == [False]
         assert quick.connection.told == [("wait", math.inf)]
         assert not quick.connection.brief("wait")
 
@@ -507,6 +512,7 @@ class TestBrief:
             assert await quick.ask("rows 2") == [1, 2]
             stopped.set()
         assert not any(quick.here)
+        assert quick.brief == [True]
         assert quick.connection.told == []
 
     async def test_what_came_to_mean_another_while_it_waited_runs_on_a_thread(

@@ -898,6 +898,20 @@ async def test_nothing_runs_here_while_a_thread_computes(workers: Workers) -> No
     assert await workers.run_here(lambda: 42, never) == 42
 
 
+async def test_nor_while_one_stands_in_the_line(workers: Workers) -> None:
+    held = [Interruptible(result="done") for _ in range(TOGETHER + 1)]
+    async with trio.open_nursery() as nursery:
+        for each in held:
+            nursery.start_soon(workers.run, each)
+        await began(held[0])
+        for each in held[:-1]:
+            each.interrupt()
+        with pytest.raises(NotHere) as caught:
+            await workers.run_here(never, never)
+        assert caught.value.brief
+        held[-1].interrupt()
+
+
 async def test_nor_while_one_does_beyond_the_limit(workers: Workers) -> None:
     slow = Interruptible(result="done")
     async with trio.open_nursery() as nursery:
@@ -909,14 +923,18 @@ async def test_nor_while_one_does_beyond_the_limit(workers: Workers) -> None:
     assert await workers.run_here(lambda: 42, never) == 42
 
 
-async def test_threads_that_wait_for_a_server_do_not_matter(workers: Workers) -> None:
+@pytest.mark.parametrize(("waits", "brief"), [(True, False), (False, True)])
+async def test_threads_that_wait_for_a_server_or_are_brief_do_not_matter(
+    workers: Workers, *, waits: bool, brief: bool
+) -> None:
+    """Else brief calls that were once sent to threads would send each other there for ever."""
     slow = Interruptible(result="done")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(workers.run, slow, waits=True))
+        nursery.start_soon(partial(workers.run, slow, waits=waits, brief=brief))
         await began(slow)
         assert await workers.run_here(lambda: 42, never) == 42
         slow.interrupt()
-    await workers.run(lambda: None)  # on the thread that waited, and which now computes
+    await workers.run(lambda: None)
     assert await workers.run_here(lambda: 42, never) == 42
 
 
