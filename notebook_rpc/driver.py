@@ -278,15 +278,19 @@ class ComputesHere(Protocol):
 @runtime_checkable
 class SupportsBrief(SupportsInterrupt, Protocol):
     """Capability: know queries that take a millisecond or less. They may be run on the event loop,
-    while nothing else computes, and are interrupted if they take three or more; then they are run
-    again, after ``reset``, on a thread."""
+    while no other call may hold what they would wait for, and are interrupted if they take three or
+    more; then they are run again, after ``reset``, on a thread."""
+
+    def harmless(self, sql: str, /) -> bool:
+        """Whether *sql*, without parameters, is known as a query that has no effect and, however
+        long it takes, holds nothing that others wait for, if it is what this connection runs next.
+        Asked on the event loop, between calls."""
+        ...
 
     def brief(self, sql: str, /) -> bool:
-        """Whether *sql*, without parameters, is such a query, if it is what this connection runs
-        next: it waits for nothing but the processor, has no effect, and as far as ``took`` has
+        """Whether it is harmless, waits for nothing but the processor, and as far as ``took`` has
         told takes no longer. In a transaction, or while a result is open whose rows are to come, or
-        where its words may mean something else, it is not. Asked on the event loop, between
-        calls."""
+        where its words may mean something else, it is not. Asked as ``harmless``."""
         ...
 
     def took(self, sql: str, seconds: float, /) -> None:

@@ -241,9 +241,12 @@ class Connection:
     def interrupt(self) -> None:
         self._calls.interrupt()
 
-    def brief(self, sql: str, /) -> bool:
+    def harmless(self, sql: str, /) -> bool:
         left = self._notes.left or self._notes.in_transaction
-        return not (left or self._calls.interrupted or self.streaming) and self.shapes.brief(sql)
+        return not (left or self._calls.interrupted or self.streaming) and self.shapes.proven(sql)
+
+    def brief(self, sql: str, /) -> bool:
+        return self.harmless(sql) and self.shapes.brief(sql)
 
     def took(self, sql: str, seconds: float, /) -> None:
         self.shapes.took(sql, seconds)

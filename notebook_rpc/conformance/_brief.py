@@ -25,11 +25,12 @@ class _Knowing(SupportsBrief, SupportsReset, Connection, Protocol):
 
 
 def what_writes_is_not_brief(subject: Subject) -> None:
-    """A statement that writes is never said to be brief, however often it has run."""
+    """A statement that writes is never said to be harmless or brief, however often it has run."""
     connection = _connect(subject)
     subject.create(connection)
     for _ in range(MANY):
         _run(connection, subject.touch())
+        expect(not connection.harmless(subject.touch()), f"harmless: {subject.touch()}")
         expect(not connection.brief(subject.touch()), f"brief: {subject.touch()}")
 
 

@@ -26,11 +26,11 @@ SLICE: Final = 0.001  # seconds after which no other is begun before whatever el
 
 
 class NotHere(Exception):
-    """A call is to be made on a worker thread. Is it *brief* all the same?"""
+    """A call is to be made on a worker thread. *holds* is as of ``Workers.run``."""
 
-    def __init__(self, *, brief: bool = False) -> None:
+    def __init__(self, *, holds: bool = True) -> None:
         super().__init__()
-        self.brief = brief
+        self.holds = holds
 
 
 class Here:
@@ -111,7 +111,7 @@ class _Call(Generic[T]):
             except BaseException as exc:  # noqa: BLE001  # carried to the caller, not swallowed
                 self._error = exc
         else:
-            self._error = NotHere(brief=True)
+            self._error = NotHere(holds=False)
         self.wake()
 
     def wake(self) -> None:

@@ -225,9 +225,9 @@ class Lane:
                 undone = await self._undone(self._connection)
         return undone
 
-    async def work(self, work: Callable[[Connection], T], *, brief: bool = False) -> T:
-        """Run *work* on a worker thread; whoever cancels it interrupts the connection. *brief* is
-        that of ``NotHere``.
+    async def work(self, work: Callable[[Connection], T], *, holds: bool = True) -> T:
+        """Run *work* on a worker thread; whoever cancels it interrupts the connection. *holds* is
+        as of ``Workers.run``.
 
         Raises:
             DatabaseUnavailable: there is no connection to be had, or it has just broken.
@@ -240,7 +240,7 @@ class Lane:
                 partial(self._begin, work, connection),
                 abilities.interrupt,
                 waits=abilities.waits,
-                brief=brief,
+                holds=holds,
             )
         except DatabaseUnavailable as exc:
             await self._give_up()
@@ -261,8 +261,10 @@ class Lane:
         connection = self._connection
         if connection is None or (knowing := self._abilities.brief) is None:
             raise NotHere
-        if not knowing.brief(query):
+        if not knowing.harmless(query):
             raise NotHere
+        if not knowing.brief(query):
+            raise NotHere(holds=False)
 
         def brief() -> tuple[T, float]:
             if not knowing.brief(query):  # not any more: while it waited, words got a new meaning
@@ -276,7 +278,7 @@ class Lane:
         except Overdue as exc:
             knowing.took(query, math.inf)
             self._used = True  # the interrupt may have come too late, and wait for the next call
-            raise NotHere from exc
+            raise NotHere(holds=False) from exc
         except DatabaseUnavailable as exc:
             raise NotHere from exc  # there it will be met again, and the connection given up
         knowing.took(query, seconds)

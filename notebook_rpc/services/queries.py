@@ -280,7 +280,7 @@ class _Reading:
                 raise NotHere
             pieces = await self._lane.work_here("query", self._begin, query)
         except NotHere as exc:
-            pieces = await self._work(self._begin, brief=exc.brief)
+            pieces = await self._work(self._begin, holds=exc.holds)
         assert self._opened is not None  # noqa: S101  # _begin has succeeded
         self.rows = self._opened
         return pieces
@@ -339,10 +339,10 @@ class _Reading:
             aside = self._set_aside()
         await pieces.send(read)
 
-    async def _work(self, work: Callable[[Connection], Pieces], *, brief: bool = False) -> Pieces:
+    async def _work(self, work: Callable[[Connection], Pieces], *, holds: bool = True) -> Pieces:
         lane = self._lane
         async with lane.undone_if_interrupted(), lane.call("query", self._seconds):
-            return await lane.work(work, brief=brief)
+            return await lane.work(work, holds=holds)
 
     def _begin(self, connection: Connection) -> Pieces:
         """On a worker."""

@@ -81,8 +81,8 @@ class Workers:
         self._at_work = 0  # of those started
         self._closed = False
         self._doorbell = Doorbell()
-        self._computing = 0  # calls, those in line too, that are neither brief nor wait for others
-        self._here = Here(lambda: not (self._computing or self._closed))
+        self._holding = 0  # calls, those in line too, that may hold what brief ones would wait for
+        self._here = Here(lambda: not (self._holding or self._closed))
 
     def load(self) -> Load:
         waiting = self._slots.statistics().tasks_waiting
@@ -117,11 +117,12 @@ class Workers:
         interrupt: Callable[[], None] | None = None,
         *,
         waits: bool = False,
-        brief: bool = False,
+        holds: bool = True,
     ) -> T:
         """Call *work* in a worker thread and return what it returns. One that *waits*, for another
-        process or machine, computes little here, and need not stand in the line. One that is
-        *brief* does not keep others from ``run_here``.
+        process or machine, computes little here, and need not stand in the line. One that
+        *holds* nothing in the database for which others would wait does not keep them from
+        ``run_here``.
 
         When the caller is cancelled, *interrupt* is called, on a thread beyond the limit,
         again and again until *work* has ended; without one, *work* is waited for. If it then
@@ -134,8 +135,8 @@ class Workers:
             RuntimeError: the system gives no thread; *work* was not called.
         """
         await self.wait_for(self._slots)
-        computes = not (waits or brief)
-        self._computing += computes
+        holds = holds and not waits
+        self._holding += holds
         try:
             job = self._job(work)
             if waits:
@@ -144,15 +145,15 @@ class Workers:
                 await self._stand_in_line(job)
             return await self._outcome(job, interrupt)
         finally:
-            self._computing -= computes
+            self._holding -= holds
             self._slots.release()
 
     async def run_here(self, work: Callable[[], T], interrupt: Callable[[], None]) -> T:
-        """Call *work*, which is brief, on the event loop itself, while no thread computes what may
-        take long: *work* must not wait for what such a call may hold.
+        """Call *work*, which is brief, on the event loop itself, while no call on a thread may hold
+        what *work* would wait for.
 
         Raises:
-            NotHere: one does, or the threads are closed; *work* was not called.
+            NotHere: one may, or the threads are closed; *work* was not called.
             Overdue: *work* was not brief, and so was interrupted; it has ended, in whatever way.
             Busy: as of ``run``.
         """
@@ -166,12 +167,12 @@ class Workers:
         """As ``run``, but at once, without waiting for a place or in the line: for what ends calls,
         and makes room."""
         job = self._job(work)
-        self._computing += 1
+        self._holding += 1
         try:
             self._hand_over(job, self._hire())
             return await self._outcome(job, interrupt)
         finally:
-            self._computing -= 1
+            self._holding -= 1
 
     def _job(self, work: Callable[[], T]) -> _Job[T]:
         self._doorbell.expect()

@@ -125,6 +125,9 @@ class _Connection(OfNoInterrupt):
     def progress(self) -> float | None:
         return float(self._faults["progress"](self._real)) if "progress" in self._faults else None
 
+    def harmless(self, sql: str, /) -> bool:
+        return bool(self._faults["brief"](self._real, sql)) if "brief" in self._faults else False
+
     def brief(self, sql: str, /) -> bool:
         return bool(self._faults["brief"](self._real, sql)) if "brief" in self._faults else False
 

@@ -382,10 +382,10 @@ class TestChanges:
 async def test_only_what_computes_here_keeps_others_waiting(*, computes: bool) -> None:
     class Spied(Workers):
         async def run(
-            self, work: Any, interrupt: Any = None, *, waits: bool = False, brief: bool = False
+            self, work: Any, interrupt: Any = None, *, waits: bool = False, holds: bool = True
         ) -> Any:
             told.append(waits)
-            return await super().run(work, interrupt, waits=waits, brief=brief)
+            return await super().run(work, interrupt, waits=waits, holds=holds)
 
     class Computing(FakeConnection):
         computes_here: Final = True
@@ -414,6 +414,9 @@ class Brief(FakeConnection):
         self.threads: list[int] = []
         self.queries = list(queries)
 
+    def harmless(self, sql: str) -> bool:
+        return sql in self.queries or sql == "rows 3"
+
     def brief(self, sql: str) -> bool:
         return sql in self.queries
 
@@ -433,7 +436,7 @@ class Quick(Track):
     def __init__(self, workers: Workers) -> None:
         super().__init__(workers)
         self.workers = workers
-        self.brief: list[bool] = []  # what was not run here
+        self.held: list[bool] = []  # may what was not run here hold up others?
         self.connection = Brief(self.database, "rows 2", "wait", "error early", "leave")
 
         async def connect() -> Connection:
@@ -448,8 +451,8 @@ class Quick(Track):
         try:
             return await self.lane.work_here("query", work, sql)
         except NotHere as exc:
-            self.brief.append(exc.brief)
-            return await self.lane.work(work, brief=exc.brief)
+            self.held.append(exc.holds)
+            return await self.lane.work(work, holds=exc.holds)
 
     @property
     def here(self) -> list[bool]:
@@ -488,7 +491,9 @@ class TestBrief:
 
     async def test_the_rest_does_not(self, quick: Quick) -> None:
         assert await quick.ask("rows 1") == [1]
+        assert await quick.ask("rows 3") == [1, 2, 3]
         assert not any(quick.here)
+        assert quick.held == [True, False]
         assert quick.connection.told == []
 
     async def test_what_takes_longer_is_interrupted_and_run_again_on_a_worker(
@@ -500,7 +505,7 @@ class TestBrief:
         assert scope.cancelled_caught
         assert quick.connection.calls == ["execute wait", "reset", "execute wait"]
         assert quick.here == [True, False, False]
-        assert quick.brief == [False]
+        assert quick.held == [False]
         assert quick.connection.told == [("wait", math.inf)]
         assert not quick.connection.brief("wait")
 
@@ -512,7 +517,7 @@ class TestBrief:
             assert await quick.ask("rows 2") == [1, 2]
             stopped.set()
         assert not any(quick.here)
-        assert quick.brief == [True]
+        assert quick.held == [False]
         assert quick.connection.told == []
 
     async def test_what_came_to_mean_another_while_it_waited_runs_on_a_thread(

@@ -908,7 +908,7 @@ async def test_nor_while_one_stands_in_the_line(workers: Workers) -> None:
             each.interrupt()
         with pytest.raises(NotHere) as caught:
             await workers.run_here(never, never)
-        assert caught.value.brief
+        assert not caught.value.holds
         held[-1].interrupt()
 
 
@@ -923,14 +923,14 @@ async def test_nor_while_one_does_beyond_the_limit(workers: Workers) -> None:
     assert await workers.run_here(lambda: 42, never) == 42
 
 
-@pytest.mark.parametrize(("waits", "brief"), [(True, False), (False, True)])
-async def test_threads_that_wait_for_a_server_or_are_brief_do_not_matter(
-    workers: Workers, *, waits: bool, brief: bool
+@pytest.mark.parametrize(("waits", "holds"), [(True, True), (False, False)])
+async def test_threads_that_wait_for_a_server_or_hold_nothing_do_not_matter(
+    workers: Workers, *, waits: bool, holds: bool
 ) -> None:
     """Else brief calls that were once sent to threads would send each other there for ever."""
     slow = Interruptible(result="done")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(workers.run, slow, waits=waits, brief=brief))
+        nursery.start_soon(partial(workers.run, slow, waits=waits, holds=holds))
         await began(slow)
         assert await workers.run_here(lambda: 42, never) == 42
         slow.interrupt()
