@@ -275,15 +275,19 @@ class _Reading:
     async def begin(self, query: str | None) -> Pieces:
         """Run it, and read its first pieces in the same hop; *query* is its text, if it does
         nothing but to give a small answer where the database has one."""
-        try:
-            if query is None:
-                raise NotHere
-            pieces = await self._lane.work_here("query", self._begin, query)
-        except NotHere as exc:
-            pieces = await self._work(self._begin, holds=exc.holds)
+        pieces = await self._begun(query)
         assert self._opened is not None  # noqa: S101  # _begin has succeeded
         self.rows = self._opened
         return pieces
+
+    async def _begun(self, query: str | None) -> Pieces:
+        holds = True
+        if query is not None:
+            try:
+                return await self._lane.work_here("query", self._begin, query)
+            except NotHere as exc:
+                holds = exc.holds
+        return await self._work(self._begin, holds=holds)
 
     @asynccontextmanager
     async def rest(
@@ -345,7 +349,7 @@ class _Reading:
             return await lane.work(work, holds=holds)
 
     def _begin(self, connection: Connection) -> Pieces:
-        """On a worker."""
+        """On a worker, or here."""
         self._opened = rows = self._open(connection)
         return () if rows.ended else rows.read()
 

@@ -163,6 +163,19 @@ def test_nothing_is_whose_words_may_have_come_to_mean_another(
     assert not one.brief(SQL)
 
 
+def test_one_that_takes_long_holds_up_nobody_all_the_same(
+    one: Connection, other: Connection
+) -> None:
+    assert not one.harmless(SQL)
+    prove(one)
+    assert one.harmless(SQL)
+    one.took(SQL, math.inf)
+    assert one.harmless(SQL)
+    assert not one.brief(SQL)
+    other.execute("BEGIN")
+    assert not other.harmless(SQL)  # where its words may see what others do not
+
+
 def pause(connection: Connection) -> int:
     """How often it is asked in vain before it is brief again."""
     return next(number for number in range(1000) if connection.brief(SQL))

@@ -214,6 +214,40 @@ async def test_what_was_read_whole_keeps_no_connection_from_others(desk: Desk) -
         assert await everything(answer) == b'[{"n":1},{"n":2}]'
 
 
+async def test_a_query_without_parameters_that_may_be_brief_is_asked_for_here_first(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Brief(FakeConnection):
+        def harmless(self, sql: str) -> bool:
+            asked.append(sql)
+            return True
+
+        def brief(self, sql: str) -> bool:
+            return sql == "rows 2"
+
+        def took(self, sql: str, seconds: float) -> None:
+            assert (sql, seconds < 5) == ("rows 2", True)
+
+    desk.kind = Brief
+    assert await rows(desk, "rows 1") == [{"n": 1}]  # that was the first, to a new connection
+    assert asked == []
+    monkeypatch.setattr(Workers, "run", None)
+    for ask in (desk.queries.json, desk.queries.rows, desk.queries.arrow):
+        async with ask("rows 2") as answer:
+            await everything(answer)
+    monkeypatch.undo()
+    assert asked == ["rows 2"] * 3
+    await rows(desk, "rows 1")
+    assert asked.pop() == "rows 1"
+    await rows(desk, "echo", [7])
+    async with desk.queries.export("csv", "rows 2") as answer:
+        await everything(answer)
+    await desk.queries.execute("rows 2")
+    assert asked == ["rows 2"] * 3
+
+
 class TestFailures:
     async def test_an_early_one_is_raised_before_anything_is_given(self, desk: Desk) -> None:
         with pytest.raises(QueryError, match=r"^early$"):
