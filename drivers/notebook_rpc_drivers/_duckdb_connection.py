@@ -1,7 +1,4 @@
-"""A DuckDB cursor as a session's connection.
-
-What its rows come as is a ``Form``: those of ``_duckdb_result.py``, or Arrow's in
-``_duckdb_arrow.py``, which is imported when it is first asked for.
+"""A DuckDB cursor as a session's connection. What its rows come as is a ``Form``.
 
 What it refuses: to run a statement twice, and to decide by reading the SQL what a statement
 does: the binder says that.
@@ -247,6 +244,9 @@ class Connection:
 
     def brief(self, sql: str, /) -> bool:
         return self.harmless(sql) and self.shapes.brief(sql)
+
+    def is_steady(self, sql: str) -> bool:
+        return _duckdb_stability.is_steady(self._catalog.beside, sql)
 
     def took(self, sql: str, seconds: float, /) -> None:
         self.shapes.took(sql, seconds)

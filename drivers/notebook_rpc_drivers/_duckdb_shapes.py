@@ -81,7 +81,9 @@ class Tempo:
     that were told of. One that was not is left alone for some runs, twice as many each time, and
     each run that was brief makes up for one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, steady: bool) -> None:
+        """*steady*: it can be interrupted at any time. Else it is never brief."""
+        self._steady = steady
         self._average = 0.0
         self._pause = 0
         self._next_pause = WORTH
@@ -92,7 +94,7 @@ class Tempo:
             self._pause -= 1
             if self._pause == 0:
                 self._average = 0.0
-        return not self._pause
+        return self._steady and not self._pause
 
     def took(self, seconds: float) -> None:
         self._average += (seconds - self._average) / SMOOTH
@@ -124,5 +126,5 @@ class Runs:
             since = shapes.cleared
             self._lasting = connection.stability(sql) is Stability.LASTING
             if self._lasting:
-                shapes.keep(Tempo, sql, Tempo(), since)
+                shapes.keep(Tempo, sql, Tempo(steady=connection.is_steady(sql)), since)
         return self._lasting

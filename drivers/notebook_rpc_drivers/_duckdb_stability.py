@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from notebook_rpc.errors import QueryError
 from notebook_rpc.model import Stability
 from notebook_rpc_drivers._duckdb_names import FROM_ARGUMENTS, Unknown, Walk
 
@@ -33,6 +34,16 @@ _FROM_FILES |= {"read_ndjson", "read_ndjson_auto", "read_ndjson_objects", "read_
 _FROM_FILES |= {"read_parquet", "parquet_scan", "parquet_schema", "parquet_metadata"}
 _FROM_FILES |= {"parquet_file_metadata", "parquet_full_metadata", "parquet_kv_metadata"}
 
+# Functions whose every step is short, as what they make is no longer than what they are given. The
+# engine looks at no interrupt within a step: repeat('x', n) may take seconds for a single row.
+_STEADY: Final = {
+    *("+", "-", "*", "/", "//", "%", "||", "~~", "!~~"),
+    *("count", "count_star", "sum", "avg", "min", "max", "first", "last", "any_value"),
+    *("abs", "round", "floor", "ceil", "length", "lower", "upper", "trim", "substring"),
+    *("date_trunc", "date_part", "year", "month", "day", "hour", "minute", "second", "range"),
+    *("row_number", "rank", "dense_rank", "lag", "lead"),
+}
+
 _OWN: Final = "SELECT system.main.current_database()"
 
 
@@ -46,11 +57,22 @@ def stability(ask: Ask, sql: str) -> Stability:
     return judge.verdict
 
 
+def is_steady(ask: Ask, sql: str) -> bool:
+    """Whether a query that lasts can be interrupted at any time, as far as its functions go."""
+    try:
+        judge = _Judge(ask)
+        judge.along(sql)
+    except (Unknown, RecursionError, QueryError):
+        return False
+    return judge.steady
+
+
 class _Judge(Walk):
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         ((self._own,),) = ask(_OWN, [])
         self.verdict = LASTING
+        self.steady = True
 
     def meet_node(self, node: Node) -> None:
         if node.get("sample") is not None or node.get("at_clause") is not None:
@@ -71,6 +93,7 @@ class _Judge(Walk):
                 raise Unknown
         elif found.definition is None and (found.stability != "CONSISTENT" or name in _NOT_LASTING):
             raise Unknown
+        self.steady &= found.definition is not None or name in _STEADY
         self._meet_database(found.database)
 
     def meet_table(self, path: Path, database: str) -> None:  # noqa: ARG002

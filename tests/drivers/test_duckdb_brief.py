@@ -129,6 +129,32 @@ def test_nothing_is_on_a_connection_where_something_may_be_left(
     assert other.brief(SQL)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT length(repeat('x', a)) AS n FROM t", "SELECT m(a) AS n FROM t"],
+)
+def test_nothing_is_that_no_interrupt_may_reach(one: Connection, sql: str) -> None:
+    """One row could hold the event loop for seconds."""
+    one.execute("CREATE MACRO m(x) AS length(repeat('x', x))")
+    for _ in range(4 * WORTH):
+        run(one, sql)
+        assert not one.brief(sql)
+    one.reset()
+    assert one.harmless(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) AS n, sum(a * 2) AS s, min(upper(a::VARCHAR)) AS m FROM t WHERE a % 7 < 9",
+        "SELECT 42",
+    ],
+)
+def test_ordinary_ones_are(one: Connection, sql: str) -> None:
+    prove(one, sql)
+    assert one.brief(sql)
+
+
 def test_nothing_is_while_a_result_has_the_connection(one: Connection) -> None:
     prove(one)
     result = one.execute_json("FROM range(100000)")
