@@ -8,24 +8,19 @@ abandoned half-way, and what it raises is what the caller sees.
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
-import os
-import queue
-import sys
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
 from notebook_rpc.errors import Busy
 from notebook_rpc.services.doorbell import Doorbell
 from notebook_rpc.services.here import Here
+from notebook_rpc.services.worker import Job, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +33,6 @@ logger = logging.getLogger(__name__)
 # be lost, so they go on, ever slower, until the call has ended.
 FIRST_RETRY: Final = 0.001
 LAST_RETRY: Final = 0.05
-NICENESS: Final = 5  # of our threads, above the event loop's: a third of its weight
 
 # Calls that may be young at a time. While one has Python's lock another keeps the engine busy; a
 # third would only compete for the lock: eight small queries at a time are a third slower than two.
@@ -74,9 +68,9 @@ class Workers:
         self._limit = limit
         self._max_waiting = max_waiting
         self._waiting = 0  # for a place, of whatever kind
-        self._line: deque[_Job[Any]] = deque()  # workers take from it, at any time
-        self._young: list[_Worker] = []
-        self._idle: list[_Worker] = []
+        self._line: deque[Job[Any]] = deque()  # workers take from it, at any time
+        self._young: list[Worker] = []
+        self._idle: list[Worker] = []
         self._started = 0
         self._at_work = 0  # of those started
         self._closed = False
@@ -174,9 +168,9 @@ class Workers:
         finally:
             self._holding -= 1
 
-    def _job(self, work: Callable[[], T]) -> _Job[T]:
+    def _job(self, work: Callable[[], T]) -> Job[T]:
         self._doorbell.expect()
-        return _Job(work, self._doorbell)
+        return Job(work, self._doorbell)
 
     def _admit(self) -> None:
         """Let as many begin as may, of those in line. Afterwards the line is empty, or ``TOGETHER``
@@ -200,7 +194,7 @@ class Workers:
             self._young.append(worker)
             self._hand_over(job, worker)
 
-    async def _stand_in_line(self, job: _Job[Any]) -> None:
+    async def _stand_in_line(self, job: Job[Any]) -> None:
         """Until *job* has been begun or has ended. Cancelled only if it is never to be."""
         before = len(self._line)
         self._line.append(job)
@@ -211,7 +205,7 @@ class Workers:
             if self._withdraw(job):
                 raise
 
-    async def _begun(self, job: _Job[Any], before: int) -> None:
+    async def _begun(self, job: Job[Any], before: int) -> None:
         """Wait in the line, with so many *before*, until *job* has been begun or has ended.
 
         A worker that takes it from the line tells nobody, as most have ended before it could be of
@@ -226,7 +220,7 @@ class Workers:
             self._admit()
             patience = YOUNG
 
-    def _withdraw(self, job: _Job[Any]) -> bool:
+    def _withdraw(self, job: Job[Any]) -> bool:
         """Take *job* from the line; whether it stood there, and so will never run."""
         try:
             self._line.remove(job)
@@ -234,13 +228,13 @@ class Workers:
             return False
         return True
 
-    def _grow_up(self, worker: _Worker) -> None:
+    def _grow_up(self, worker: Worker) -> None:
         """It no longer keeps others waiting, nor goes on with the line when it has done its job."""
         if worker.young:
             worker.young = False
             self._young.remove(worker)
 
-    async def _outcome(self, job: _Job[T], interrupt: Callable[[], None] | None) -> T:
+    async def _outcome(self, job: Job[T], interrupt: Callable[[], None] | None) -> T:
         try:
             await job.finished()
         except trio.Cancelled as cancelled:
@@ -250,7 +244,7 @@ class Workers:
                 raise cancelled from job.error
         return job.outcome()
 
-    async def _until_stopped(self, job: _Job[Any], interrupt: Callable[[], None] | None) -> None:
+    async def _until_stopped(self, job: Job[Any], interrupt: Callable[[], None] | None) -> None:
         if interrupt is None:
             await job.finished()
             return
@@ -264,19 +258,19 @@ class Workers:
                 await job.finished()
             delay = min(2 * delay, LAST_RETRY)
 
-    def _hire(self) -> _Worker:
+    def _hire(self) -> Worker:
         if self._idle:
             return self._idle.pop()
         self._started += 1
-        return _Worker(f"notebook-rpc-worker-{self._started}", self._line, self._rest)
+        return Worker(f"notebook-rpc-worker-{self._started}", self._line, self._rest)
 
-    def _hand_over(self, job: _Job[Any], worker: _Worker) -> None:
+    def _hand_over(self, job: Job[Any], worker: Worker) -> None:
         job.begun = True
         self._at_work += 1
         worker.since = time.perf_counter()
         worker.jobs.put(job)
 
-    def _rest(self, worker: _Worker) -> None:
+    def _rest(self, worker: Worker) -> None:
         """It has done its job, and found none in the line or was no longer to look for one. Told
         once for each job that ``_hand_over`` gave it."""
         self._at_work -= 1
@@ -298,126 +292,3 @@ class Workers:
     def _end(self) -> None:
         if self._closed and not self._at_work:
             self._doorbell.close()
-
-
-class _Job(Generic[T]):
-    """One call: made and awaited on the event loop, run by a worker."""
-
-    __slots__ = ("_context", "_doorbell", "_value", "_waiter", "_work", "begun", "done", "error")
-
-    def __init__(self, work: Callable[[], T], doorbell: Doorbell) -> None:
-        self.begun = False
-        self.done = False
-        self.error: BaseException | None = None
-        self._value: T
-        self._work = work
-        self._context = contextvars.copy_context()
-        self._doorbell = doorbell
-        self._waiter: trio.lowlevel.Task | None = None
-
-    def run(self) -> None:
-        """In the worker. Whatever the work raises belongs to the caller."""
-        try:
-            self._value = self._context.run(self._work)
-        except BaseException as exc:  # noqa: BLE001  # carried to the caller, not swallowed
-            self.error = exc
-
-    def tell(self, rest: Callable[[], None] | None) -> None:
-        """In the worker: it has run. *rest* is called on the event loop, before the caller goes on,
-        if the worker has nothing else to do."""
-        self._doorbell.leave(partial(self._finish, rest))
-
-    def fail(self, exc: BaseException) -> None:
-        """On the event loop, for one that nobody runs."""
-        self.error = exc
-        self._finish(None)
-
-    def _finish(self, rest: Callable[[], None] | None) -> None:
-        self.done = True
-        if rest is not None:
-            rest()
-        if self._waiter is not None:
-            trio.lowlevel.reschedule(self._waiter)
-            self._waiter = None
-
-    async def finished(self) -> None:
-        """Wait until the worker is done; may be cancelled and called again."""
-        if self.done:
-            return
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._waiter = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._waiter = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def outcome(self) -> T:
-        if self.error is None:
-            return self._value
-        try:
-            raise self.error
-        finally:
-            self.error = None  # the traceback holds this frame, and this frame the error
-
-
-class _Worker:
-    """A thread and the queue it serves, one job at a time; None ends it. While it is ``young`` it
-    goes on with the first in *line*, and calls *rest* on the event loop when there is none."""
-
-    def __init__(self, name: str, line: deque[_Job[Any]], rest: Callable[[_Worker], None]) -> None:
-        self.jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self.young = False  # the event loop decides it
-        self.since = 0.0  # when the job at hand was begun, on time.perf_counter
-        self._line = line
-        self._rest = partial(rest, self)
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        _give_way()
-        while (job := self.jobs.get()) is not None:
-            while job is not None:
-                job.run()
-                following = self._following()
-                job.tell(self._rest if following is None else None)
-                job = following  # an idle worker must not keep the last result alive
-
-    def _following(self) -> _Job[Any] | None:
-        """The first in the line, now this worker's.
-
-        The event loop may decide at any point of this that the worker is no longer young. Then one
-        call more than ``TOGETHER`` is begun, and after it the worker rests. To prevent it would
-        take a lock for each call. What the loop and the workers both take from, the line, gives
-        each job to one of them only.
-        """
-        if not self.young:
-            return None
-        try:
-            job = self._line.popleft()
-        except IndexError:
-            return None
-        job.begun = True
-        self.since = time.perf_counter()
-        return job
-
-    def stop(self) -> None:
-        """Called when the worker is idle, so the join is a matter of microseconds."""
-        self.jobs.put(None)
-        self._thread.join()
-
-
-def _give_way() -> None:
-    """Let the event loop go first where there are fewer cores than threads: with thirty slow
-    queries on two cores it was late by 9 ms in the median, and so it is by 1 to 4.
-
-    On Linux, where each thread has a niceness of its own; those that a database starts from it
-    have it too. To take it back takes privileges, as it does to lift the event loop instead.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        try:
-            niceness = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, niceness + NICENESS)
-        except OSError as exc:  # sandboxes may forbid whatever they like
-            logger.debug("a thread keeps its priority: %s", exc)

@@ -275,10 +275,10 @@ def test_a_syntax_error_has_its_place(
 
 
 def test_a_long_tail_of_semicolons_is_nothing(connection: Connection) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for end in (";", "; ", ";\r\n"):
         assert connection.execute_text("select 1 as n" + end * 300_000).fetch(2) == ['{"n":"1"}']
-    assert time.perf_counter() - started < 1  # it was one second for each
+    assert time.thread_time() - started < 1  # it was one second for each
 
 
 MACROS = """

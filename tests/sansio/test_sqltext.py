@@ -470,11 +470,11 @@ def test_verbs(sql: str, expected: str) -> None:
 
 def test_the_verb_of_much_sql_is_looked_for_where_it_costs_nothing() -> None:
     rows = ", ".join(["(1, 'x')"] * 100_000)
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert verb(f"INSERT INTO t VALUES {rows};\n") == "INSERT"
     assert verb(f"SELECT 1; INSERT INTO t VALUES {rows}") == ""
     assert verb(f"WITH a AS (VALUES {rows}) INSERT INTO t FROM a") == ""
-    assert time.perf_counter() - begun < 0.2
+    assert time.thread_time() - begun < 0.2
 
 
 @given(st.text() | SQL)
