@@ -40,9 +40,10 @@ _STEADY: Final = {
     *("+", "-", "*", "/", "//", "%", "||", "~~", "!~~"),
     *("count", "count_star", "sum", "avg", "min", "max", "first", "last", "any_value"),
     *("abs", "round", "floor", "ceil", "length", "lower", "upper", "trim", "substring"),
-    *("date_trunc", "date_part", "year", "month", "day", "hour", "minute", "second", "range"),
+    *("date_trunc", "date_part", "year", "month", "day", "hour", "minute", "second"),
     *("row_number", "rank", "dense_rank", "lag", "lead"),
 }
+_STEADY_SOURCES: Final = {"range", "generate_series"}  # as functions of a value they make a list
 
 _OWN: Final = "SELECT system.main.current_database()"
 
@@ -93,7 +94,8 @@ class _Judge(Walk):
                 raise Unknown
         elif found.definition is None and (found.stability != "CONSISTENT" or name in _NOT_LASTING):
             raise Unknown
-        self.steady &= found.definition is not None or name in _STEADY
+        steady = _STEADY_SOURCES if found.kind == "table" else _STEADY
+        self.steady &= found.definition is not None or name in steady
         self._meet_database(found.database)
 
     def meet_table(self, path: Path, database: str) -> None:  # noqa: ARG002

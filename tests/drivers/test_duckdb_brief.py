@@ -131,7 +131,11 @@ def test_nothing_is_on_a_connection_where_something_may_be_left(
 
 @pytest.mark.parametrize(
     "sql",
-    ["SELECT length(repeat('x', a)) AS n FROM t", "SELECT m(a) AS n FROM t"],
+    [
+        "SELECT length(repeat('x', a)) AS n FROM t",
+        "SELECT m(a) AS n FROM t",
+        "SELECT count(DISTINCT range(a)) AS n FROM t",
+    ],
 )
 def test_nothing_is_that_no_interrupt_may_reach(one: Connection, sql: str) -> None:
     """One row could hold the event loop for seconds."""
@@ -148,6 +152,7 @@ def test_nothing_is_that_no_interrupt_may_reach(one: Connection, sql: str) -> No
     [
         "SELECT count(*) AS n, sum(a * 2) AS s, min(upper(a::VARCHAR)) AS m FROM t WHERE a % 7 < 9",
         "SELECT 42",
+        "SELECT sum(range) AS s FROM range(7)",
     ],
 )
 def test_ordinary_ones_are(one: Connection, sql: str) -> None:
