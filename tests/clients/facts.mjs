@@ -2,8 +2,8 @@
 //
 // A fact is a sentence and a function that throws, or takes too long, where it does not hold. What
 // held is on standard output, a line each; the first that does not hold ends the script with status
-// 1, unless KEEP_GOING is set, which is for looking at other servers. The clients themselves are never touched: they are given sockets that write down what
-// passes through them.
+// 1, unless KEEP_GOING is set, which is for looking at other servers. The clients themselves are
+// never touched: they are given sockets that write down what passes through them.
 
 import {WebSocket} from 'ws';
 
