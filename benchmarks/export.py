@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import resource
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.common import memory, ours, report, summary
+from benchmarks.common import cpu_seconds, memory, ours, report, summary
 
 FORMATS: Final = ("csv", "ndjson", "json", "arrow", "parquet")
 ROWS: Final = (
@@ -50,10 +48,10 @@ def main() -> None:
         for _ in range(ROUNDS):
             for form in (*FORMATS, "copy"):
                 own = form != "copy"
-                before = cpu_of(server.pid) if own else cpu_of_children()
+                before = cpu_seconds(server.pid) if own else cpu_of_children()
                 sql = ROWS.format(rows=rows)
                 size, seconds = ask(port, sql, form) if own else copy(sql)
-                after = cpu_of(server.pid) if own else cpu_of_children()
+                after = cpu_seconds(server.pid) if own else cpu_of_children()
                 rates[form].append(rows / seconds / 1e6)
                 work[form].append((after - before) / rows * 1e6)
                 results["megabytes"][form] = round(size / 1e6)
@@ -74,12 +72,6 @@ def main() -> None:
             [abandoned_download(port) for _ in range(9)]
         )
     report("exports", results, ["duckdb", "nanoarrow", "trio"])
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_of_children() -> float:

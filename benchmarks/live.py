@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import re
 import selectors
 import socket
@@ -22,10 +21,9 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from benchmarks.common import CLIENT_CPU, memory, ours, pin, report
+from benchmarks.common import CLIENT_CPU, cpu_seconds, memory, ours, pin, report
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Sequence
 
 ROWS = 100  # of each query
@@ -109,13 +107,6 @@ class Writer:
         self.answered[number] = region, time.perf_counter()
 
 
-def cpu(server: subprocess.Popen[bytes]) -> float:
-    """Seconds that its threads have run."""
-    with open(f"/proc/{server.pid}/stat") as stat:  # noqa: PTH123
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 class Hall:
     """All subscribers, and when they have heard of what."""
 
@@ -172,7 +163,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         hall = Hall(port, arguments.subscribers, regions)
         rss["subscribed"] = memory(server)
         events = sum(each.events for each in hall.subscribers)
-        began, busy = time.perf_counter(), cpu(server)
+        began, busy = time.perf_counter(), cpu_seconds(server.pid)
         number = FIRST
         while (at := began + (number - FIRST) / arguments.rate) < began + arguments.seconds:
             hall.listen(at)
@@ -182,7 +173,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         newest = {region: each for each, (region, _) in writer.answered.items()}
         hall.wait_for({region: newest[region] for region in range(regions)})
         converged = max(when for *_, when in hall.heard) - ended
-        took, busy = time.perf_counter() - began, cpu(server) - busy
+        took, busy = time.perf_counter() - began, cpu_seconds(server.pid) - busy
         rss["written"] = memory(server)
         check(hall.subscribers, writer, regions)
         events = sum(each.events for each in hall.subscribers) - events

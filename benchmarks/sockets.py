@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import memory, ours, report
+from benchmarks.common import cpu_seconds, memory, ours, report
 from benchmarks.socket_client import Client, frame
 
 if TYPE_CHECKING:
@@ -85,10 +85,12 @@ class Crowd:
             self.selector.register(member.client.socket, selectors.EVENT_READ, member)
 
     def serve(self, until: float) -> None:
-        """Take what comes, until then."""
-        while (left := until - time.perf_counter()) > 0:
-            for key, _ in self.selector.select(left):
+        """Take what comes, until then; what is there by now even if it is late."""
+        while True:
+            for key, _ in self.selector.select(max(0, until - time.perf_counter())):
                 key.data.readable()
+            if time.perf_counter() >= until:
+                return
 
     def live(self, seconds: int, server: subprocess.Popen[bytes]) -> list[float]:
         """For so long; the server's memory at each second."""
@@ -154,10 +156,16 @@ def one_round(
     with ExitStack() as stack:
         crowd = Crowd(port, sockets, stack)
         connected = memory(server) / 1e6
+        ours_before, theirs_before = cpu_seconds(server.pid), time.process_time()
         readings = crowd.live(seconds, server)
+        ours_since, theirs_since = cpu_seconds(server.pid), time.process_time()
         found = crowd.found(seconds)
     while descriptors(server) > alone:  # it has not seen all of them leave
         time.sleep(0.01)
+    found["cpu_seconds"] = {
+        "server": ours_since - ours_before,
+        "client": theirs_since - theirs_before,
+    }
     found["rss_mb"] = {
         "connected": connected,
         "most": max(readings),

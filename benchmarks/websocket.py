@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import free_port, memory, ours, process, report, summary
+from benchmarks.common import cpu_seconds, free_port, memory, ours, process, report, summary
 from benchmarks.socket_client import Client, frame
 
 if TYPE_CHECKING:
@@ -116,12 +115,6 @@ def all_running(peers: Sequence[Peer]) -> Iterator[list[Running]]:
         yield servers
 
 
-def cpu(server: subprocess.Popen[bytes]) -> float:
-    """Seconds that the process has used, all its threads together (Linux)."""
-    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def rate(kind: str, sql: str, in_flight: int, running: Running) -> tuple[float, float]:
     """Queries a second over one socket with *in_flight* of them at any time, and milliseconds of
     the server's CPU a query, which others on the machine disturb less."""
@@ -134,7 +127,7 @@ def rate(kind: str, sql: str, in_flight: int, running: Running) -> tuple[float, 
         client.socket.sendall(b"".join(requests[1 : 1 + in_flight]))
         numbers = count(1 + in_flight)
         done = 0
-        used = cpu(running.server)
+        used = cpu_seconds(running.server.pid)
         began = time.perf_counter()
         while (now := time.perf_counter()) < began + SECONDS:
             answer = client.message()
@@ -143,7 +136,7 @@ def rate(kind: str, sql: str, in_flight: int, running: Running) -> tuple[float, 
             client.socket.sendall(requests[next(numbers) % len(requests)])
         for _ in range(in_flight):  # the next server is measured alone
             client.message()
-        used = cpu(running.server) - used
+        used = cpu_seconds(running.server.pid) - used
         return done / (now - began), used * 1000 / (done + in_flight)
 
 
