@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from notebook_rpc.services import here as module
-from notebook_rpc.services.here import Here, NotHere
+from notebook_rpc.services.here import SLICE, Here, NotHere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,14 +43,32 @@ async def rounds() -> Rounds:
     return rounds
 
 
-async def all_at_once(here: Here, rounds: Rounds, calls: int) -> list[int]:
+class Clock:
+    """In the place of ``time``: each call takes *seconds*."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def work(self) -> None:
+        self.now += self._seconds
+
+
+async def all_at_once(here: Here, rounds: Rounds, calls: int, clock: Clock) -> list[int]:
     """In which rounds so many calls are made that were asked for in one; it comes first."""
     made: list[int] = []
+
+    def work() -> None:
+        made.append(rounds.count)
+        clock.work()
 
     async def ask() -> None:
         made.append(rounds.count)
         made[0] = rounds.count
-        await here.run(lambda: made.append(rounds.count), never)
+        await here.run(work, never)
 
     async with trio.open_nursery() as nursery:
         for _ in range(calls):
@@ -58,20 +76,15 @@ async def all_at_once(here: Here, rounds: Rounds, calls: int) -> list[int]:
     return [made[0], *made[-calls:]]
 
 
-async def test_a_few_are_made_together_after_what_is_ready_had_its_turn(
-    here: Here, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("together", "share"), [(6, 0.1), (1, 1.1), (2, 0.6)])
+async def test_few_are_made_together_and_then_whatever_is_ready_has_its_turn(
+    here: Here, rounds: Rounds, monkeypatch: pytest.MonkeyPatch, together: int, share: float
 ) -> None:
-    monkeypatch.setattr(module, "SLICE", 60)
-    asked, *made = await all_at_once(here, rounds, 5)
-    assert made == [asked + 1] * 5
-
-
-async def test_no_other_is_begun_before_what_is_ready_when_they_have_taken_long(
-    here: Here, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SLICE", 0)
-    asked, *made = await all_at_once(here, rounds, 5)
-    assert made == list(range(asked + 1, asked + 6))
+    """As many as a slice of time has room for."""
+    clock = Clock(share * SLICE)
+    monkeypatch.setattr(module, "time", clock)
+    asked, *made = await all_at_once(here, rounds, 6, clock)
+    assert made == [asked + 1 + number // together for number in range(6)]
 
 
 async def test_they_are_made_in_order_of_arrival(here: Here) -> None:
