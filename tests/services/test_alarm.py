@@ -146,12 +146,14 @@ def test_whoever_is_stopped_from_outside_is_not_overdue(alarm: Alarm, clock: Clo
     def stopped() -> None:
         raise KeyboardInterrupt
 
+    interrupts: list[bool] = []
     with pytest.raises(KeyboardInterrupt):
-        alarm.around(stopped, never)
+        alarm.around(stopped, lambda: interrupts.append(True))
     clock.tick()
-    clock.tick()  # and is not interrupted any more
-    clock.asked_for()
+    clock.tick()
+    clock.asked_for()  # it has been done, and the next is wanted
     clock.asked.release()
+    assert interrupts == []
 
 
 def test_an_interrupt_that_fails_is_logged_and_the_next_is_tried(
@@ -193,6 +195,17 @@ def test_its_thread_begins_with_the_first_call_and_ends_with_it(clock: Clock) ->
     clock.stop()
     alarm.close()
     assert alarms() == before
+
+
+def test_it_can_be_closed_while_it_sleeps(alarm: Alarm, clock: Clock) -> None:
+    alarm.around(lambda: None, never)
+    for _ in range(IDLE + 1):
+        clock.tick()
+    assert not clock.asked.acquire(timeout=0.05)
+    closing = threading.Thread(target=alarm.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
 
 
 def test_it_can_be_closed_without_having_been_used() -> None:

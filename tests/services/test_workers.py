@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -24,6 +25,7 @@ from notebook_rpc.services import workers as module
 from notebook_rpc.services.alarm import TICK, Overdue
 from notebook_rpc.services.doorbell import Doorbell
 from notebook_rpc.services.here import NotHere
+from notebook_rpc.services.worker import Job, Worker
 from notebook_rpc.services.workers import TOGETHER, Load, Workers
 
 if TYPE_CHECKING:
@@ -557,6 +559,28 @@ async def test_a_call_in_the_line_is_begun_though_the_clock_jumps(
         with trio.fail_after(1000):  # where the clock would jump to if nothing else was awaited
             assert await workers.run(lambda: "third") == "third"
         held.let_go()
+
+
+async def test_a_call_taken_from_the_line_is_as_young_as_it_is() -> None:
+    """And not as old as the one before it, which the same worker made."""
+    doorbell = Doorbell()
+    began: list[tuple[float, float]] = []
+
+    def work() -> None:
+        began.append((worker.since, time.perf_counter()))
+
+    doorbell.expect()
+    first, second = Job(work, doorbell), Job(work, doorbell)
+    worker = Worker("worker of a test", deque([second]), lambda _: None)
+    worker.young = True
+    worker.jobs.put(first)
+    await second.finished()
+    worker.stop()
+    doorbell.close()
+    (told, first_at), (since, second_at) = began
+    assert told == 0  # by whoever gives it a job
+    assert first_at <= since <= second_at
+    assert second.begun
 
 
 @pytest.mark.parametrize("limit", [40, 150])
