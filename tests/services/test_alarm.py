@@ -118,11 +118,12 @@ def test_one_look_is_not_enough(alarm: Alarm, clock: Clock) -> None:
         assert alarm.around(work, never) == 42
 
 
-def test_it_is_interrupted_until_it_stops(alarm: Alarm, clock: Clock) -> None:
-    late = Late(clock, interrupts=7)
+@pytest.mark.parametrize("interrupts", [7, IDLE + 7])
+def test_it_is_interrupted_until_it_stops(alarm: Alarm, clock: Clock, interrupts: int) -> None:
+    late = Late(clock, interrupts)
     with pytest.raises(Overdue):
         alarm.around(late, late.interrupt)
-    assert late.looks == 8
+    assert late.looks == interrupts + 1
 
 
 def test_what_succeeds_all_the_same_is_overdue_too(alarm: Alarm, clock: Clock) -> None:
