@@ -25,9 +25,10 @@ from notebook_rpc.services.workers import Workers
 from notebook_rpc.settings import ConfigError, Settings
 from notebook_rpc.web import WEBSOCKET, Request, Response, Route
 from tests.surfaces.fakes import Socket
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from notebook_rpc.web import Surface
@@ -77,12 +78,6 @@ async def ask(found: Scripting, path: str = "/x") -> Any:
     response = await answer(found, path)
     assert isinstance(response.body, bytes)
     return json.loads(response.body)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
-        while not condition():  # noqa: ASYNC110  # files and threads set no event of Trio's
-            await trio.sleep(0.01)
 
 
 async def test_rows_are_exact(tmp_path: Path) -> None:

@@ -275,12 +275,17 @@ class Lane:
         asked = trio.current_time()
         try:
             done, seconds = await self._workers.run_here(brief, knowing.interrupt)
+        except NotHere:
+            raise
         except Overdue as exc:
             knowing.took(query, math.inf)
             self._used = True  # the interrupt may have come too late, and wait for the next call
             raise NotHere(holds=False) from exc
         except DatabaseUnavailable as exc:
             raise NotHere from exc  # there it will be met again, and the connection given up
+        except BaseException:
+            self._observe(name, trio.current_time() - asked)
+            raise
         knowing.took(query, seconds)
         self._observe(name, trio.current_time() - asked)
         return done

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from notebook_rpc.model import Stability
     from notebook_rpc_drivers._duckdb_connection import Connection
     from notebook_rpc_drivers.duckdb import Database
 
@@ -83,6 +84,24 @@ def test_the_proof_is_of_a_query_in_any_form(
             continue
         one.execute_json(SQL, arrays=True).fetch(1000)
         assert one.brief(SQL)
+
+
+def test_a_proof_that_was_overtaken_by_a_change_of_the_schema_is_none(
+    one: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stability = one.stability
+
+    def overtaken(sql: str) -> Stability:
+        found = stability(sql)
+        one.shapes.clear()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one, "stability", overtaken)
+        prove(one)
+        assert not one.brief(SQL)
+    prove(one)
+    assert one.brief(SQL)
 
 
 @pytest.mark.parametrize(

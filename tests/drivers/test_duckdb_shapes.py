@@ -507,14 +507,17 @@ def test_shapes_are_bounded() -> None:
         shapes.keep("kind", f"SELECT {number}", number)
     assert shapes.get("kind", "SELECT 0") is None
     assert shapes.get("kind", "SELECT 1") == 1
+    shapes.keep("kind", "SELECT 1", 1)  # now SELECT 2 is the oldest
+    shapes.keep("kind", "one more", 1)
+    assert [shapes.get("kind", f"SELECT {number}") for number in (1, 2, 3)] == [1, None, 3]
     shapes.keep("kind", "x" * (LONGEST + 1), 1)
     assert shapes.get("kind", "x" * (LONGEST + 1)) is None
     shapes.forget("kind", "SELECT 1")
     assert shapes.get("kind", "SELECT 1") is None
     since = shapes.cleared
     shapes.clear()
-    assert shapes.get("kind", "SELECT 2") is None
-    shapes.keep("kind", "SELECT 2", "of before", since)
-    assert shapes.get("kind", "SELECT 2") is None
-    shapes.keep("kind", "SELECT 2", "of now", shapes.cleared)
-    assert shapes.get("kind", "SELECT 2") == "of now"
+    assert shapes.get("kind", "SELECT 3") is None
+    shapes.keep("kind", "SELECT 3", "of before", since)
+    assert shapes.get("kind", "SELECT 3") is None
+    shapes.keep("kind", "SELECT 3", "of now", shapes.cleared)
+    assert shapes.get("kind", "SELECT 3") == "of now"

@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from notebook_rpc.services.doorbell import Doorbell, _EventFd, _SocketPair
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -74,12 +75,6 @@ def in_a_thread(work: Callable[[], None]) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not happened():
-            await trio.lowlevel.checkpoint()
 
 
 async def heard_one(doorbell: Doorbell) -> None:

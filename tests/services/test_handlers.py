@@ -13,9 +13,10 @@ import trio.testing
 
 from notebook_rpc.errors import Busy, HandlerTimeout
 from notebook_rpc.services.handlers import Handlers, Steps, Stopped
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from notebook_rpc.services.handlers import Ask
 
@@ -33,12 +34,6 @@ class Held:
         self.began.set()
         assert self.go.wait(10)
         return "done"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110  # threads set no event of Trio's
-            await trio.sleep(0.001)
 
 
 async def test_the_value_and_the_error_are_the_works_own() -> None:

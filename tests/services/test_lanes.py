@@ -18,6 +18,7 @@ from notebook_rpc.services.here import NotHere
 from notebook_rpc.services.lanes import Lane
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeConnection, FakeDatabase, Gate
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -437,12 +438,17 @@ class Quick(Track):
         super().__init__(workers)
         self.workers = workers
         self.held: list[bool] = []  # may what was not run here hold up others?
+        self.observed: list[str] = []
         self.connection = Brief(self.database, "rows 2", "wait", "error early", "leave")
 
         async def connect() -> Connection:
             return self.connection
 
-        self.lane = Lane(connect, workers, self.lose, changed=self.change)
+        self.lane = Lane(connect, workers, self.lose, self.observe, self.change)
+
+    def observe(self, name: str, seconds: float) -> None:
+        assert 0 <= seconds < 5
+        self.observed.append(name)
 
     async def ask(self, sql: str) -> list[object]:
         def work(connection: Connection) -> list[object]:
@@ -488,6 +494,7 @@ class TestBrief:
         ((sql, seconds),) = quick.connection.told
         assert sql == "rows 2"
         assert 0 < seconds < 5
+        assert quick.observed == ["query"]
 
     async def test_the_rest_does_not(self, quick: Quick) -> None:
         assert await quick.ask("rows 1") == [1]
@@ -495,14 +502,16 @@ class TestBrief:
         assert not any(quick.here)
         assert quick.held == [True, False]
         assert quick.connection.told == []
+        assert quick.observed == []  # but by whoever has a turn on the lane
 
     async def test_what_takes_longer_is_interrupted_and_run_again_on_a_worker(
         self, quick: Quick
     ) -> None:
         """After a ``reset``: the interrupt may have come too late, and wait for the next."""
-        with trio.move_on_after(0.2) as scope:
-            await quick.ask("wait")
-        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(quick.ask, "wait")
+            await until(lambda: quick.connection.calls.count("execute wait") == 2)
+            nursery.cancel_scope.cancel()
         assert quick.connection.calls == ["execute wait", "reset", "execute wait"]
         assert quick.here == [True, False, False]
         assert quick.held == [False]
@@ -519,6 +528,7 @@ class TestBrief:
         assert not any(quick.here)
         assert quick.held == [False]
         assert quick.connection.told == []
+        assert quick.observed == []
 
     async def test_what_came_to_mean_another_while_it_waited_runs_on_a_thread(
         self, quick: Quick
@@ -533,6 +543,7 @@ class TestBrief:
         with pytest.raises(QueryError, match="early"):
             await quick.ask("error early")
         assert all(quick.here)
+        assert quick.observed == ["query"]
 
     async def test_a_connection_that_breaks_there_is_given_up(self, quick: Quick) -> None:
         with pytest.raises(DatabaseUnavailable, match="the next call gets a new one"):

@@ -239,8 +239,18 @@ async def test_a_query_without_parameters_that_may_be_brief_is_asked_for_here_fi
             await everything(answer)
     monkeypatch.undo()
     assert asked == ["rows 2"] * 3
+    held: list[bool] = []
+    run = Workers.run
+
+    async def noted(self: Workers, *arguments: Any, holds: bool = True, **options: Any) -> object:
+        held.append(holds)
+        return await run(self, *arguments, holds=holds, **options)
+
+    monkeypatch.setattr(Workers, "run", noted)
     await rows(desk, "rows 1")
+    monkeypatch.undo()
     assert asked.pop() == "rows 1"
+    assert held == [False]  # it is harmless
     await rows(desk, "echo", [7])
     async with desk.queries.export("csv", "rows 2") as answer:
         await everything(answer)

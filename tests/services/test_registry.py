@@ -24,6 +24,7 @@ from notebook_rpc.services.registry import Sessions
 from notebook_rpc.services.sessions import Session
 from notebook_rpc.services.workers import Workers
 from notebook_rpc_drivers.fake import FakeDatabase, Gate
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import threading
@@ -85,12 +86,6 @@ async def outcome(work: Callable[[], Awaitable[object]], into: list[object]) -> 
         into.append(await work())
     except NotebookError as exc:
         into.append(exc)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():
-            await trio.lowlevel.checkpoint()
 
 
 async def test_each_session_has_a_connection_of_its_own(house: House) -> None:

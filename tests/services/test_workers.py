@@ -27,6 +27,7 @@ from notebook_rpc.services.doorbell import Doorbell
 from notebook_rpc.services.here import NotHere
 from notebook_rpc.services.worker import Job, Worker
 from notebook_rpc.services.workers import TOGETHER, Load, Workers
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,12 +64,6 @@ class Interruptible:
 
 async def began(work: Interruptible) -> None:
     assert await trio.to_thread.run_sync(work.began.wait, 5)
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not happened():
-            await trio.lowlevel.checkpoint()
 
 
 async def test_the_value_and_the_error_are_the_works_own(workers: Workers) -> None:

@@ -18,6 +18,7 @@ from notebook_rpc.transport.addresses import open_tcp
 from notebook_rpc.transport.http11 import Limits
 from notebook_rpc.transport.listener import BUSY, TURNED_AWAY, Listener
 from notebook_rpc.web import Handler, Request, Response, Send
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,13 +57,6 @@ async def serving(
 
 async def read_to_end(client: trio.SocketStream) -> bytes:
     return b"".join([piece async for piece in client])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what other tasks bring about; the test fails if they do not."""
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - the product has no event for it
-            await trio.sleep(0.001)
 
 
 # Serving
