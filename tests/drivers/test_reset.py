@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -485,18 +484,20 @@ def test_duckdb_runs_a_known_text_in_several_threads(read: Any) -> None:
     )
     connections = [database.connect() for _ in range(4)]
     expected = read(connections[0], sql)
-    deadline = time.monotonic() + 1
+    together = threading.Barrier(len(connections))
 
-    def run(connection: Connection) -> int:
-        for number in itertools.count():
-            assert read(connection, sql) == expected
+    runs = 20 * _duckdb_shapes.WORTH
+
+    def run(connection: Connection) -> list[Any]:
+        together.wait()
+        found = []
+        for _ in range(runs):
             reset(connection)
-            if time.monotonic() > deadline:
-                return number
-        raise AssertionError  # it counts for ever
+            found.append(read(connection, sql))
+        return found
 
     with ThreadPoolExecutor(len(connections)) as pool:
-        assert min(pool.map(run, connections)) > _duckdb_shapes.WORTH
+        assert all(found == [expected] * runs for found in pool.map(run, connections))
     for connection in connections:
         connection.close()
     database.close()
