@@ -179,7 +179,7 @@ SLOW = """
 
 
 def test_a_handler_that_never_returns_is_bounded(tmp_path: Path) -> None:
-    limits = ("--max-handlers", "2", "--handler-timeout", "0.3")
+    limits = ("--max-handlers", "2", "--handler-timeout", "0.5")
     with Server(*write(tmp_path, setup=SLOW), *limits) as server:
         client = Client(server.port)
         assert client.get("/now").status == 200
@@ -195,7 +195,7 @@ def test_a_handler_that_never_returns_is_bounded(tmp_path: Path) -> None:
         until(lambda: client.get("/now").status == 200)
         until(lambda: b"notebook_rpc_handlers_left_behind 0" in client.get("/metrics").body)
     log = "".join(server.log)
-    assert re.search(r"WARNING +\[r\d+\] setup.plain still runs after 0.\d seconds", log)
+    assert re.search(r"WARNING +\[r\d+\] setup.plain still runs after \d+\.\d seconds", log)
     assert re.search(r"INFO +\[r\d+\] setup.plain, left behind, has ended after", log)
 
 

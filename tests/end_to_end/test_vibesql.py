@@ -363,7 +363,7 @@ def until_calls_run(witness: Rest, number: int) -> None:
 
 
 def test_a_statement_that_takes_too_long() -> None:
-    with Server("--query-timeout", "0.3") as server:
+    with Server("--query-timeout", "2") as server:
         rest = Rest(server.port)
         answer = rest.query(ENDLESS)
         assert (answer.status, answer.json()["code"]) == (504, None)
