@@ -172,6 +172,7 @@ def test_nothing_is_that_no_interrupt_may_reach(one: Connection, sql: str) -> No
         "SELECT count(*) AS n, sum(a * 2) AS s, min(upper(a::VARCHAR)) AS m FROM t WHERE a % 7 < 9",
         "SELECT 42",
         "SELECT sum(range) AS s FROM range(7)",
+        "SELECT sum(n) AS s FROM generate_series(7) AS g(n)",
     ],
 )
 def test_ordinary_ones_are(one: Connection, sql: str) -> None:
