@@ -1,4 +1,5 @@
-"""What a client's data frames pass before they become messages: the limit, and permessage-deflate.
+"""What a client's data frames pass before they become messages: their order, the limit, and
+permessage-deflate.
 
 An extension for wsproto's reader. Its own is not used, for four reasons: it inflates without
 a bound, takes a ping between two fragments for the end of a compressed message, loses what comes
@@ -61,7 +62,10 @@ def _parameters(offer: str) -> dict[str, str | None] | None:
 
 
 class Inflow(Extension):
-    """The limit of a message, and its inflation.
+    """The order of a message's frames, its limit, and its inflation.
+
+    wsproto looks at the order as well, but after the payload: a frame out of place that is also
+    badly compressed would be refused for the one or the other as TCP happens to split it.
 
     wsproto shows a header again if the mask behind it had not arrived: what is done with it may
     be done twice.
@@ -73,6 +77,7 @@ class Inflow(Extension):
         self._limit = limit
         self._deflate = deflate
         self._of_control = False  # the frame at hand
+        self._unfinished = False  # the message has more frames
         self._received = 0  # bytes of the message, as they came
         self._inflated = 0  # and as they are
         self._inflater: zlib._Decompress | None = None  # of a compressed message
@@ -93,6 +98,8 @@ class Inflow(Extension):
         self._of_control = opcode.iscontrol()
         if self._of_control:
             return _NONE
+        if self._unfinished != (opcode is Opcode.CONTINUATION):
+            return CloseReason.PROTOCOL_ERROR  # RFC 6455, 5.4
         if opcode is not Opcode.CONTINUATION:
             self._received = self._inflated = 0
             compressed = self._deflate and rsv.rsv1
@@ -117,7 +124,10 @@ class Inflow(Extension):
         proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - as above
         fin: bool,
     ) -> bytes | CloseReason | None:
-        if self._of_control or self._inflater is None or not fin:
+        if self._of_control:
+            return None
+        self._unfinished = not fin
+        if self._inflater is None or not fin:
             return None
         rest = self._inflate(self._inflater, _TAIL)
         self._inflater = None

@@ -18,6 +18,7 @@ from notebook_rpc.transport.frames import Incoming, Ping, Violation
 from tests.transport.test_frames import Event, sent
 
 TAIL = b"\x00\x00\xff\xff"
+BROKEN = bytes.fromhex("0001000000")  # a stored block of two lengths, as the last byte shows
 BOTH = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
 
@@ -139,6 +140,8 @@ def test_an_empty_one() -> None:
         pytest.param(compressed(b"\x03\x00" * 5000), 1007, id="many empty streams"),
         pytest.param(compressed(b"\x03\x00" + b"\x00" * 50), 1007, id="much padding"),
         pytest.param(sent(1, b"", rsv=4, fin=False) + sent(0, b"", rsv=4), 1002, id="said twice"),
+        pytest.param(compressed(b"", fin=False) + compressed(BROKEN), 1002, id="a new one in it"),
+        pytest.param(sent(0, BROKEN), 1002, id="the rest of none"),
         pytest.param(sent(9, b"", rsv=4), 1002, id="a compressed ping"),
         pytest.param(sent(1, b"", rsv=2), 1002, id="another bit"),
     ],
