@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -71,41 +70,24 @@ class Bound:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
-        self._less = trio.Event()
+        self._less: trio.Event | None = None  # somebody waits for it
 
     async def room(self) -> None:
         """Wait until there is less than the limit."""
         while self._held >= self._limit:
+            if self._less is None:
+                self._less = trio.Event()
             await self._less.wait()
 
-    def taking(self, amount: int) -> AbstractContextManager[None]:
-        """So much more during the block, whether there is room or not."""
-        return _Taking(self, amount)
-
     def take(self, amount: int) -> None:
+        """So much more, whether there is room or not."""
         self._held += amount
 
     def give_back(self, amount: int) -> None:
         self._held -= amount
-        self._less.set()
-        self._less = trio.Event()
-
-
-class _Taking:
-    """``Bound.taking``, as a class: there are two around every query, and a contextmanager takes
-    several times as long."""
-
-    __slots__ = ("_amount", "_bound")
-
-    def __init__(self, bound: Bound, amount: int) -> None:
-        self._bound = bound
-        self._amount = amount
-
-    def __enter__(self) -> None:
-        self._bound.take(self._amount)
-
-    def __exit__(self, *_: object) -> None:
-        self._bound.give_back(self._amount)
+        if self._less is not None:
+            self._less.set()
+            self._less = None
 
 
 class Load:
@@ -114,17 +96,36 @@ class Load:
     There is no bound of their number, as a cancel behind it would not be read.
     """
 
-    def __init__(self, socket: WebSocket, max_bytes: int) -> None:
+    def __init__(self, socket: WebSocket, max_bytes: int, besides: int = BESIDES) -> None:
         self._socket = socket
         self._bytes = Bound(max_bytes)
+        self._besides = besides
 
-    async def enter(self, size: int) -> ExitStack:
-        """Wait for room for a message. It is under way until what is returned is closed."""
+    async def enter(self, size: int) -> UnderWay:
+        """Wait for room for a message."""
         await self._bytes.room()
-        with ExitStack() as stack:
-            stack.enter_context(self._socket.working())
-            stack.enter_context(self._bytes.taking(size + BESIDES))
-            return stack.pop_all()
+        return UnderWay(self._socket.working(), self._bytes, size + self._besides)
+
+
+class UnderWay:
+    """A message, from when it is made to the end of the block. (A class: there is one for every
+    query, and an ``ExitStack`` takes several times as long.)"""
+
+    __slots__ = ("_bound", "_size", "_working")
+
+    def __init__(self, working: AbstractContextManager[None], bound: Bound, size: int) -> None:
+        self._working = working
+        self._bound = bound
+        self._size = size
+        working.__enter__()
+        bound.take(size)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *raised: Any) -> None:
+        self._bound.give_back(self._size)
+        self._working.__exit__(*raised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,19 +256,22 @@ class Running:
         if id_ in self._running:
             raise InvalidRequest("a query with this queryId is under way")
         query = self._running[id_] = Query(id_)
-        entered = await self._load.enter(size)
-        self._nursery.start_soon(self._carry_out, query, entered, work)
+        under_way = await self._load.enter(size)
+        self._nursery.start_soon(self._carry_out, query, under_way, work)
 
-    async def _carry_out(self, query: Query, entered: ExitStack, work: Work) -> None:
-        with entered:
+    async def _carry_out(self, query: Query, under_way: UnderWay, work: Work) -> None:
+        with under_way:
             outcome = await self._outcome(query, work)
             del self._running[query.id]
             if query.stream is not None:
                 await query.stream.end(whole=outcome is None)
             if outcome is not None:
                 size = len(outcome) if isinstance(outcome, str) else sum(map(len, outcome))
-                with self._unsent.taking(size):
+                self._unsent.take(size)
+                try:
                     await self._socket.send(outcome)
+                finally:
+                    self._unsent.give_back(size)
 
     async def _outcome(self, query: Query, work: Work) -> Outcome | None:
         try:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import binascii
 import logging
 import math
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
 
 from notebook_rpc.errors import Forbidden, InvalidParams, InvalidRequest, NotebookError
 from notebook_rpc.sansio import sqlrooms
+from notebook_rpc.surfaces._sqlrooms_queries import UnderWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,18 +68,18 @@ class Rooms:
         self._client_snapshots = client_snapshots
         self._read_only = read_only
         # Without a bound of its own: whoever says something has found room for it before.
-        self._say, self._hear = trio.open_memory_channel[tuple[Said, ExitStack]](math.inf)
+        self._say, self._hear = trio.open_memory_channel[tuple[Said, UnderWay]](math.inf)
         self._id = ""
         self._room: Room | None = None
 
-    def say(self, said: Said, entered: ExitStack) -> None:
-        """Have *said* carried out after all that was said before; then *entered* is closed."""
-        self._say.send_nowait((said, entered))
+    def say(self, said: Said, under_way: UnderWay) -> None:
+        """Have *said* carried out after all that was said before; then *under_way* ends."""
+        self._say.send_nowait((said, under_way))
 
     async def run(self) -> None:
         async with AsyncExitStack() as membership:
-            async for said, entered in self._hear:
-                with entered:
+            async for said, under_way in self._hear:
+                with under_way:
                     await self._answer(said, membership)
 
     async def _answer(self, said: Said, membership: AsyncExitStack) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -24,7 +23,7 @@ from notebook_rpc.errors import InvalidRequest, NotebookError
 from notebook_rpc.model import DEFAULT
 from notebook_rpc.sansio import sqlrooms
 from notebook_rpc.sansio.tokens import NOBODY
-from notebook_rpc.surfaces._sqlrooms_queries import Bound, Load, Running
+from notebook_rpc.surfaces._sqlrooms_queries import Load, Running, UnderWay
 from notebook_rpc.surfaces._sqlrooms_rooms import Rooms
 from notebook_rpc.web import WEBSOCKET, Response, Route
 
@@ -178,8 +177,8 @@ class _Client:
         self._options = options
         self._rooms = rooms
         self._load = Load(socket, options.max_bytes)
-        self._waiting = Bound(MAX_REPLIES)
-        self._replies, self._to_send = trio.open_memory_channel[tuple[str, ExitStack]](math.inf)
+        self._unsaid = Load(socket, MAX_REPLIES, besides=0)
+        self._replies, self._to_send = trio.open_memory_channel[tuple[str, UnderWay]](math.inf)
         self._running: Running
 
     async def run(self) -> None:
@@ -219,15 +218,11 @@ class _Client:
             raise InvalidRequest("binary not supported")
 
     async def _reply(self, text: str) -> None:
-        await self._waiting.room()
-        with ExitStack() as stack:
-            stack.enter_context(self._socket.working())
-            stack.enter_context(self._waiting.taking(len(text)))
-            self._replies.send_nowait((text, stack.pop_all()))
+        self._replies.send_nowait((text, await self._unsaid.enter(len(text))))
 
     async def _send_replies(self) -> None:
-        async for text, entered in self._to_send:
-            with entered:
+        async for text, under_way in self._to_send:
+            with under_way:
                 await self._socket.send(text)
 
     async def statement(self, asked: sqlrooms.Statement, size: int) -> None:
