@@ -35,13 +35,15 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
     from notebook_rpc.model import ResultColumn
-    from notebook_rpc_drivers._duckdb_connection import Bound, Connection
+    from notebook_rpc_drivers._duckdb_connection import Connection
     from notebook_rpc_drivers._duckdb_few_arrow import Write
+    from notebook_rpc_drivers._duckdb_sql import Bound
 
 _BYTES: Final = 1 << 20  # of a batch, as far as types tell
 _MOST_ROWS: Final = 8192
 _ROWS: Final = 2048  # at most, where types do not tell; the engine's own vectors have as many
 _FEWEST_ROWS: Final = 64
+_MANY: Final = 4  # batches; to make fewer takes no longer than to tell the engine not to
 
 # Types that Arrow has, and its readers in JavaScript too, with the bytes of a value. HUGEINT is
 # a decimal of 38 digits, whose 128 bits hold the 39th as well.
@@ -156,6 +158,9 @@ class _Known:
     """What writes the rows, where they were few."""
     always_streams: bool = False
     """Its rows were few, and then more, or such that Python does not have."""
+    large: bool = False
+    """It had many batches. The engine makes up to 10 MiB before it gives the first, and is told to
+    make less."""
     runs: Runs = field(default_factory=Runs)
 
 
@@ -182,7 +187,7 @@ class Arrow:
         result = self._streaming(connection, sql, known)
         if result is None:
             connection.shapes.forget(Arrow, sql)
-        elif not known.always_streams:
+        else:
             self._remember(connection, sql, known, result)
         return result
 
@@ -199,6 +204,8 @@ class Arrow:
         return FewRows(connection, known.columns, known.schema, batch)
 
     def _streaming(self, connection: Connection, sql: str, known: _Known) -> ArrowResult | None:
+        if known.large:
+            connection.make_little_ahead()
         submitted = connection.cursor._submit(sql, None, "stream", known.rows)  # noqa: SLF001
         # Its schema is not enough: VARCHAR and UUID, say, are one type there.
         columns = _duckdb_few_rows.columns_of(submitted.description)
@@ -214,12 +221,15 @@ class Arrow:
     def _remember(
         self, connection: Connection, sql: str, known: _Known, result: ArrowResult
     ) -> None:
-        """Whether *result* has few rows, as soon as that is known."""
-        write = _duckdb_few_arrow.writer([c.datatype for c in known.columns], result.formats)
+        """Whether *result* has few rows or many, as soon as that is known."""
 
         def ended(rows: int) -> None:
-            if rows <= _duckdb_few_rows.MOST and write is not None:
-                connection.shapes.keep(Arrow, sql, replace(known, write=write))
+            write, large = None, rows > _MANY * known.rows
+            if rows <= _duckdb_few_rows.MOST and not known.always_streams:
+                datatypes = [column.datatype for column in known.columns]
+                write = _duckdb_few_arrow.writer(datatypes, result.formats)
+            if write is not None or large != known.large:
+                connection.shapes.keep(Arrow, sql, replace(known, write=write, large=large))
 
         result.ended = ended
 

@@ -6,7 +6,6 @@ does: the binder says that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -35,6 +34,7 @@ from notebook_rpc_drivers._duckdb_sql import (
     TABLES,
     TAKEN_BACK,
     VIEWS,
+    bindable,
     commits,
     own_sql_hidden,
     quoted,
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from notebook_rpc_drivers._duckdb_parquet import ParquetResult
     from notebook_rpc_drivers._duckdb_result import Form, Row
     from notebook_rpc_drivers._duckdb_shapes import Shapes
+    from notebook_rpc_drivers._duckdb_sql import Bound
 
 R = TypeVar("R", bound=Reading)
-Bound = list[object] | dict[str, object] | None
 
 
 class Connection:
@@ -207,7 +207,7 @@ class Connection:
             self._begin(counting=False)
 
     def stability(self, sql: str, /) -> Stability:
-        if self._notes.left or self._notes.in_transaction:
+        if self._notes.apart:
             return Stability.VOLATILE  # the sibling, which is asked, does not see what is meant
         try:
             return _duckdb_stability.stability(self._catalog.beside, sql)
@@ -215,7 +215,7 @@ class Connection:
             return Stability.VOLATILE
 
     def reads(self, sql: str, /) -> Touched:
-        if self._notes.left or self._notes.in_transaction:
+        if self._notes.apart:
             return None  # as with ``stability``
         try:
             return _duckdb_touched.reads(self._catalog.beside, sql)
@@ -239,8 +239,8 @@ class Connection:
         self._calls.interrupt()
 
     def harmless(self, sql: str, /) -> bool:
-        left = self._notes.left or self._notes.in_transaction
-        return not (left or self._calls.interrupted or self.streaming) and self.shapes.proven(sql)
+        disturbed = self._notes.apart or self._calls.interrupted or self.streaming
+        return not disturbed and self.shapes.proven(sql)
 
     def brief(self, sql: str, /) -> bool:
         return self.harmless(sql) and self.shapes.brief(sql)
@@ -388,13 +388,13 @@ class Connection:
         if self._notes.stale:
             self._catalog.capture()
 
+    def make_little_ahead(self) -> None:
+        """Of the results to come, unless the session has settings of its own."""
+        if not self._notes.apart:
+            with suppress(duckdb.InvalidInputException):  # lock_configuration
+                self._own.execute("SET streaming_buffer_size = '256KB'")
+
     @property
     def streaming(self) -> bool:
         """Whether a result has the cursor, which can do nothing else before its end."""
         return self._result is not None and self._result.streaming
-
-
-def bindable(parameters: Parameters | None) -> Bound:
-    if isinstance(parameters, Mapping):
-        return dict(parameters)
-    return None if parameters is None else list(parameters)

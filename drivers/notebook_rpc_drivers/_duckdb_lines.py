@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
     from notebook_rpc.model import ResultColumn
-    from notebook_rpc_drivers._duckdb_connection import Bound, Connection
+    from notebook_rpc_drivers._duckdb_connection import Connection
+    from notebook_rpc_drivers._duckdb_sql import Bound
 
 _OFFSETS, _TEXT = 1, 2  # of the buffers of a column of text; the first says what is NULL
 

@@ -40,6 +40,11 @@ class Notes:
         self.left = False  # a statement may have left something that the next client would notice
         self.used = False  # by anything but queries that are proven to leave nothing at all
 
+    @property
+    def apart(self) -> bool:
+        """Whether words may mean something here that they mean to nobody else."""
+        return self.left or self.in_transaction
+
     def note(self, statement: Statement) -> bool:
         """Remember what *statement*, which is about to run, may do to the catalog, and leave.
         Whether what queries give may change by it, for anybody."""

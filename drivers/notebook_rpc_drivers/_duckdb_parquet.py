@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
     from notebook_rpc.model import ResultColumn
-    from notebook_rpc_drivers._duckdb_connection import Bound, Connection
+    from notebook_rpc_drivers._duckdb_connection import Connection
+    from notebook_rpc_drivers._duckdb_sql import Bound
 
 _ROWS: Final = "rows"  # what the stream is called in our database
 

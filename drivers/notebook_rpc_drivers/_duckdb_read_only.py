@@ -29,16 +29,17 @@ import duckdb
 from duckdb import Statement, StatementType
 
 from notebook_rpc.errors import QueryError
-from notebook_rpc_drivers._duckdb_connection import Connection, bindable
+from notebook_rpc_drivers._duckdb_connection import Connection
 from notebook_rpc_drivers._duckdb_parse import parsed
-from notebook_rpc_drivers._duckdb_sql import tokens, type_of
+from notebook_rpc_drivers._duckdb_sql import bindable, tokens, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from notebook_rpc.model import Parameters
-    from notebook_rpc_drivers._duckdb_connection import Bound, R
+    from notebook_rpc_drivers._duckdb_connection import R
     from notebook_rpc_drivers._duckdb_result import Form
+    from notebook_rpc_drivers._duckdb_sql import Bound
 
 # On a line of its own, so that the excerpts in errors are of the query alone.
 _PLAN: Final = "EXPLAIN (FORMAT json)\n"
@@ -97,6 +98,9 @@ class ReadOnlyConnection(Connection):
     def end_snapshot(self) -> None:
         self._held = False
         self._end_reading()
+
+    def make_little_ahead(self) -> None:
+        """Not here: a setting that is refused would take the hidden transaction with it."""
 
     def upload(self, *_: object) -> int:
         raise QueryError("a read-only connection takes no uploads")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation, Statement
 
     from notebook_rpc.model import ResultColumn
-    from notebook_rpc_drivers._duckdb_connection import Bound, Connection
+    from notebook_rpc_drivers._duckdb_connection import Connection
+    from notebook_rpc_drivers._duckdb_sql import Bound
 
 R_co = TypeVar("R_co", bound="Reading", covariant=True)
 Row = tuple[Any, ...]

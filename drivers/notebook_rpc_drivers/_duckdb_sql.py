@@ -6,6 +6,7 @@ What a statement is, the engine's own tokenizer and statement types say.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ from notebook_rpc.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from notebook_rpc.model import Parameters
+
+Bound = list[object] | dict[str, object] | None
+"""Parameters, as the engine takes them."""
 
 # What cannot create, change or drop a table, a view or a column. The list names the safe
 # ones, so that a type we never heard of counts as a change: EXPLAIN ANALYZE runs what it
@@ -230,3 +236,9 @@ def own_sql_hidden() -> Iterator[None]:
         yield
     except duckdb.Error as exc:
         raise type(exc)(without_excerpt(str(exc))) from exc
+
+
+def bindable(parameters: Parameters | None) -> Bound:
+    if isinstance(parameters, Mapping):
+        return dict(parameters)
+    return None if parameters is None else list(parameters)

@@ -521,3 +521,79 @@ def test_shapes_are_bounded() -> None:
     assert shapes.get("kind", "SELECT 3") is None
     shapes.keep("kind", "SELECT 3", "of now", shapes.cleared)
     assert shapes.get("kind", "SELECT 3") == "of now"
+
+
+# What the engine makes before it is asked for
+
+
+LARGE = "SELECT range AS n FROM range(100000)"
+AS_IT_COMES, LITTLE = "10.0 MiB", "250.0 KiB"
+
+
+def ahead(connection: Connection) -> object:
+    (row,) = connection.execute("SELECT current_setting('streaming_buffer_size')").fetch(2)
+    return row[0]
+
+
+def test_little_of_what_is_known_to_be_large(connection: Connection) -> None:
+    first = table(connection, LARGE)
+    assert ahead(connection) == AS_IT_COMES
+    assert table(connection, LARGE) == first
+    assert ahead(connection) == LITTLE
+    connection.reset()
+    assert ahead(connection) == AS_IT_COMES
+
+
+def test_as_it_comes_of_what_is_not(connection: Connection) -> None:
+    connection.execute("CREATE TABLE t AS FROM range(1000)")
+    for _ in range(3):
+        table(connection, "FROM t")
+    assert ahead(connection) == AS_IT_COMES
+
+
+def test_nor_of_what_no_longer_is(connection: Connection) -> None:
+    connection.execute("CREATE TABLE t AS FROM range(100000)")
+    table(connection, "FROM t")
+    connection.execute("DELETE FROM t WHERE range >= 1000")
+    table(connection, "FROM t")
+    connection.reset()
+    table(connection, "FROM t")
+    assert ahead(connection) == AS_IT_COMES
+
+
+def test_of_what_was_small_once_too(connection: Connection) -> None:
+    connection.execute("CREATE TABLE t AS FROM range(10)")
+    for _ in range(2):
+        table(connection, "FROM t")
+    connection.execute("INSERT INTO t FROM range(100000)")
+    for _ in range(2):
+        assert table(connection, "FROM t").num_rows == 100_010
+    assert ahead(connection) == LITTLE
+
+
+def test_what_a_session_has_set_stays(connection: Connection) -> None:
+    connection.execute("SET streaming_buffer_size = '20MB'")
+    for _ in range(3):
+        table(connection, LARGE)
+    assert ahead(connection) == "19.0 MiB"
+
+
+def test_where_it_cannot_be_set_nothing_breaks() -> None:
+    locked = DRIVER.open({"lock_configuration": "true"})
+    for connection in (locked.connect(), locked.connect_read_only()):
+        for _ in range(3):
+            assert table(connection, LARGE)["n"].to_pylist() == list(range(100_000))
+        assert ahead(connection) == AS_IT_COMES
+        connection.close()
+    locked.close()
+
+
+def test_rows_larger_than_that_come_whole_and_in_order(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE t AS SELECT range AS n, repeat('x', 4000) AS x FROM range(9000)"
+    )
+    for _ in range(2):
+        rows = table(connection, "FROM t")
+        assert rows["n"].to_pylist() == list(range(9000))
+        assert {len(x) for x in rows["x"].to_pylist()} == {4000}
+    assert ahead(connection) == LITTLE
