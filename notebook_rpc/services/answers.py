@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
-FIRST_PIECES: Final = 128 * 1024  # bytes of Arrow that are read at first: a client waits for them
+# Bytes of Arrow that are read at a time: few at first, as a client waits for them, and then so many
+# that the way to a thread and back is a small part of it.
+FIRST_PIECES: Final = 128 * 1024
+LATER_PIECES: Final = 2 << 20
 
 
 class Rows(Protocol):
@@ -58,7 +61,7 @@ class Rows(Protocol):
         ...
 
     def read(self) -> Pieces:
-        """The next pieces, about ``PIECES`` together; the first ones begin the format, the last
+        """The next pieces, one or two MiB together; the first ones begin the format, the last
         ones end it."""
         ...
 
@@ -85,7 +88,7 @@ class ArrowStream:
 
     def read(self) -> Pieces:
         pieces: list[bytes | memoryview] = []
-        room = PIECES
+        room = LATER_PIECES
         if not self._begun:
             room = FIRST_PIECES
             self._begun = True
@@ -258,7 +261,7 @@ class Answer(Protocol):
         ...
 
     async def read(self) -> Pieces:
-        """The next pieces, about 1 MiB together; none at the end.
+        """The next pieces, one or two MiB together; none at the end.
 
         Raises:
             NotebookError: the rest cannot be had; what has been read is not all.
