@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from notebook_rpc.errors import QueryError
+from notebook_rpc.errors import Cancelled, QueryError
 from notebook_rpc.model import END_OF_STREAM, Table
 from notebook_rpc_drivers import _duckdb_arrow, _duckdb_few_arrow, _duckdb_few_rows
 from notebook_rpc_drivers._duckdb_few_rows import MOST as MOST_ROWS
 from notebook_rpc_drivers._duckdb_shapes import LONGEST, MOST, Shapes
 from notebook_rpc_drivers.duckdb import DRIVER
+from tests.drivers.test_duckdb_arrow import interrupting, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from notebook_rpc.model import ResultColumn
+    from notebook_rpc_drivers._duckdb_arrow import ArrowResult
     from notebook_rpc_drivers._duckdb_connection import Connection
     from notebook_rpc_drivers.duckdb import Database
 
@@ -586,6 +589,37 @@ def test_where_it_cannot_be_set_nothing_breaks() -> None:
         assert ahead(connection) == AS_IT_COMES
         connection.close()
     locked.close()
+
+
+@pytest.fixture
+def grown(connection: Connection) -> ArrowResult:
+    """A result of 100 million rows, of which little is made ahead, as it was large before."""
+    connection.execute("CREATE TABLE a AS FROM range(100000); CREATE TABLE b AS SELECT 1 AS n")
+    table(connection, "FROM a, b")
+    connection.execute("INSERT INTO b FROM range(1000)")
+    result = connection.execute_arrow("FROM a, b")
+    assert result.fetch()
+    return result
+
+
+def test_who_leaves_one_leaves_the_connection_free(
+    connection: Connection, grown: ArrowResult
+) -> None:
+    grown.close()
+    assert ahead(connection) == LITTLE
+
+
+def test_it_can_be_interrupted(connection: Connection, grown: ArrowResult) -> None:
+    stop = threading.Event()
+    thread = interrupting(connection, stop)
+    try:
+        for _ in range(2):
+            with pytest.raises(Cancelled):
+                stream_of(grown)
+    finally:
+        stop.set()
+        thread.join()
+    assert ahead(connection) == LITTLE
 
 
 def test_rows_larger_than_that_come_whole_and_in_order(connection: Connection) -> None:
