@@ -43,7 +43,7 @@ _BYTES: Final = 1 << 20  # of a batch, as far as types tell
 _MOST_ROWS: Final = 8192
 _ROWS: Final = 2048  # at most, where types do not tell; the engine's own vectors have as many
 _FEWEST_ROWS: Final = 64
-_MANY: Final = 4  # batches; to make fewer takes no longer than to tell the engine not to
+_LARGE: Final = 1 << 20  # bytes; to make fewer takes no longer than to tell the engine not to
 
 # Types that Arrow has, and its readers in JavaScript too, with the bytes of a value. HUGEINT is
 # a decimal of 38 digits, whose 128 bits hold the 39th as well.
@@ -84,9 +84,9 @@ class ArrowResult(Reading):
         super().__init__(connection, columns, count, streaming=stream is not None)
         self.schema = b""
         self.formats: list[str] = []  # of the columns, as the Arrow C data interface has them
-        self.ended: Callable[[int], None] = lambda _: None
-        """Is told how many rows there were, when all have come."""
-        self._given = 0
+        self.ended: Callable[[int, int], None] = lambda *_: None
+        """Is told how many rows there were, and how many bytes, when all have come."""
+        self._rows = self._bytes = 0
         self._stream = stream
         if stream is not None:
             schema = stream.get_schema()
@@ -104,10 +104,12 @@ class ArrowResult(Reading):
         with self._reading():
             batch = next_of(self._batches)
             if batch is not None:
-                self._given += batch.length
-                return self._messages.batch(batch)
+                message = self._messages.batch(batch)
+                self._rows += batch.length
+                self._bytes += len(message)
+                return message
         self._end()
-        self.ended(self._given)
+        self.ended(self._rows, self._bytes)
         return b""
 
     def _let_go(self) -> None:
@@ -148,8 +150,8 @@ def class_of(said: str) -> type[duckdb.Error]:
 
 @dataclass(frozen=True)
 class _Known:
-    """A query that needs no casts: its columns, the rows of a batch, and its schema as it is sent,
-    which has all that is to be known of types."""
+    """A query that needs no casts: its columns, the rows of a batch as far as types tell, and its
+    schema as it is sent, which has all that is to be known of types."""
 
     columns: list[ResultColumn]
     rows: int
@@ -158,10 +160,16 @@ class _Known:
     """What writes the rows, where they were few."""
     always_streams: bool = False
     """Its rows were few, and then more, or such that Python does not have."""
+    width: int = 1
+    """Bytes of a row, on the average, when they came last."""
     large: bool = False
-    """It had many batches. The engine makes up to 10 MiB before it gives the first, and is told to
-    make less."""
+    """They were many bytes. The engine makes up to 10 MiB before it gives the first batch, and is
+    told to make less."""
     runs: Runs = field(default_factory=Runs)
+
+    @property
+    def rows_at_once(self) -> int:
+        return max(_FEWEST_ROWS, min(self.rows, _BYTES // self.width))
 
 
 class Arrow:
@@ -206,7 +214,9 @@ class Arrow:
     def _streaming(self, connection: Connection, sql: str, known: _Known) -> ArrowResult | None:
         if known.large:
             connection.make_little_ahead()
-        submitted = connection.cursor._submit(sql, None, "stream", known.rows)  # noqa: SLF001
+        submitted = connection.cursor._submit(  # noqa: SLF001
+            sql, None, "stream", known.rows_at_once
+        )
         # Its schema is not enough: VARCHAR and UUID, say, are one type there.
         columns = _duckdb_few_rows.columns_of(submitted.description)
         stream = nanoarrow.c_array_stream(submitted.arrow_capsule())
@@ -221,15 +231,17 @@ class Arrow:
     def _remember(
         self, connection: Connection, sql: str, known: _Known, result: ArrowResult
     ) -> None:
-        """Whether *result* has few rows or many, as soon as that is known."""
+        """What *result* was like, as soon as all of it has come."""
 
-        def ended(rows: int) -> None:
-            write, large = None, rows > _MANY * known.rows
+        def ended(rows: int, size: int) -> None:
+            write = None
             if rows <= _duckdb_few_rows.MOST and not known.always_streams:
                 datatypes = [column.datatype for column in known.columns]
                 write = _duckdb_few_arrow.writer(datatypes, result.formats)
-            if write is not None or large != known.large:
-                connection.shapes.keep(Arrow, sql, replace(known, write=write, large=large))
+            width, large = 1 + size // max(1, rows), size > _LARGE
+            seen = replace(known, write=write, width=width, large=large)
+            if seen != known:
+                connection.shapes.keep(Arrow, sql, seen)
 
         result.ended = ended
 

@@ -529,7 +529,7 @@ def test_shapes_are_bounded() -> None:
 # What the engine makes before it is asked for
 
 
-LARGE = "SELECT range AS n FROM range(100000)"
+LARGE = "SELECT range AS n FROM range(200000)"
 AS_IT_COMES, LITTLE = "10.0 MiB", "250.0 KiB"
 
 
@@ -555,7 +555,7 @@ def test_as_it_comes_of_what_is_not(connection: Connection) -> None:
 
 
 def test_nor_of_what_no_longer_is(connection: Connection) -> None:
-    connection.execute("CREATE TABLE t AS FROM range(100000)")
+    connection.execute("CREATE TABLE t AS FROM range(200000)")
     table(connection, "FROM t")
     connection.execute("DELETE FROM t WHERE range >= 1000")
     table(connection, "FROM t")
@@ -568,9 +568,9 @@ def test_of_what_was_small_once_too(connection: Connection) -> None:
     connection.execute("CREATE TABLE t AS FROM range(10)")
     for _ in range(2):
         table(connection, "FROM t")
-    connection.execute("INSERT INTO t FROM range(100000)")
+    connection.execute("INSERT INTO t FROM range(200000)")
     for _ in range(2):
-        assert table(connection, "FROM t").num_rows == 100_010
+        assert table(connection, "FROM t").num_rows == 200_010
     assert ahead(connection) == LITTLE
 
 
@@ -585,7 +585,7 @@ def test_where_it_cannot_be_set_nothing_breaks() -> None:
     locked = DRIVER.open({"lock_configuration": "true"})
     for connection in (locked.connect(), locked.connect_read_only()):
         for _ in range(3):
-            assert table(connection, LARGE)["n"].to_pylist() == list(range(100_000))
+            assert table(connection, LARGE)["n"].to_pylist() == list(range(200_000))
         assert ahead(connection) == AS_IT_COMES
         connection.close()
     locked.close()
@@ -593,8 +593,8 @@ def test_where_it_cannot_be_set_nothing_breaks() -> None:
 
 @pytest.fixture
 def grown(connection: Connection) -> ArrowResult:
-    """A result of 100 million rows, of which little is made ahead, as it was large before."""
-    connection.execute("CREATE TABLE a AS FROM range(100000); CREATE TABLE b AS SELECT 1 AS n")
+    """A result of 200 million rows, of which little is made ahead, as it was large before."""
+    connection.execute("CREATE TABLE a AS FROM range(200000); CREATE TABLE b AS SELECT 1 AS n")
     table(connection, "FROM a, b")
     connection.execute("INSERT INTO b FROM range(1000)")
     result = connection.execute_arrow("FROM a, b")
@@ -631,3 +631,21 @@ def test_rows_larger_than_that_come_whole_and_in_order(connection: Connection) -
         assert rows["n"].to_pylist() == list(range(9000))
         assert {len(x) for x in rows["x"].to_pylist()} == {4000}
     assert ahead(connection) == LITTLE
+
+
+def batch(connection: Connection, sql: str) -> int:
+    """The rows of the largest."""
+    stream = pa.ipc.open_stream(stream_of(connection.execute_arrow(sql)))
+    return max(map(len, stream))
+
+
+def test_batches_of_wide_rows_have_fewer(connection: Connection) -> None:
+    connection.execute("CREATE TABLE t AS SELECT repeat('x', 5000) AS x FROM range(5000)")
+    assert batch(connection, "FROM t") == 2048
+    assert 64 <= batch(connection, "FROM t") < 2**20 / 5000
+    connection.execute("UPDATE t SET x = 'y'")
+    batch(connection, "FROM t")
+    assert batch(connection, "FROM t") == 2048
+    connection.execute("UPDATE t SET x = repeat('x', 50000)")
+    batch(connection, "FROM t")
+    assert batch(connection, "FROM t") == 64
