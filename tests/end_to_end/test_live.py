@@ -131,8 +131,12 @@ def test_httpx_sse(server: Server) -> None:
 
 PAGE = """<!doctype html><script>
     const source = new EventSource(%s);
-    const tell = (name, event) => fetch("/told", {method: "POST", body: JSON.stringify(
-        {name, data: event.data ?? "null", last_id: event.lastEventId ?? ""})});
+    let told = Promise.resolve();  // one by one: each may take a connection of its own
+    const tell = (name, event) => {
+        const data = event.data ?? "null", last_id = event.lastEventId ?? "";
+        const body = JSON.stringify({name, data, last_id});
+        told = told.then(() => fetch("/told", {method: "POST", body}));
+    };
     source.onopen = (event) => tell("open", event);
     for (const name of ["initial", "update", "delta", "reload", "error"])
         source.addEventListener(name, (event) => tell(name, event));
