@@ -108,8 +108,8 @@ class Load:
 
 
 class UnderWay:
-    """A message, from when it is made to the end of the block. (A class: there is one for every
-    query, and an ``ExitStack`` takes several times as long.)"""
+    """A message that is under way, from now to the end of the block. (A class: there is one for
+    every query, and an ``ExitStack`` takes several times as long.)"""
 
     __slots__ = ("_bound", "_size", "_working")
 

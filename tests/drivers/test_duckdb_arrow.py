@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -343,27 +344,28 @@ def test_what_cannot_be_written_leaves_the_connection_free(connection: Connectio
     assert connection.transaction is Transaction.OPEN
 
 
-def interrupting(connection: Connection, stop: threading.Event) -> threading.Thread:
+@contextmanager
+def interrupting(connection: Connection) -> Iterator[None]:
+    stop = threading.Event()
+
     def interrupt() -> None:
         while not stop.wait(0.01):
             connection.interrupt()
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("sql", [SLOW, f"SELECT * FROM ({ENDLESS}) WHERE hash(range) = 3"])
 def test_it_can_be_interrupted(connection: Connection, sql: str) -> None:
     result: list[ArrowResult] = []
-    stop = threading.Event()
-    thread = interrupting(connection, stop)
-    try:
-        with pytest.raises(Cancelled):
-            result.append(connection.execute_arrow(sql))
-    finally:
-        stop.set()
-        thread.join()
+    with interrupting(connection), pytest.raises(Cancelled):
+        result.append(connection.execute_arrow(sql))
     assert connection.execute("SELECT 1").fetch(2) == [(1,)]
 
 
@@ -371,15 +373,10 @@ def test_it_can_be_interrupted_in_mid_stream(connection: Connection) -> None:
     begins_fast = f"SELECT * FROM ({ENDLESS}) WHERE range < 30000 OR hash(range) = 3"
     result = connection.execute_arrow(begins_fast)
     assert result.fetch()
-    stop = threading.Event()
-    thread = interrupting(connection, stop)
-    try:
+    with interrupting(connection):
         for _ in range(2):
             with pytest.raises(Cancelled):
                 stream_of(result)
-    finally:
-        stop.set()
-        thread.join()
     assert connection.execute("SELECT 1").fetch(2) == [(1,)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -610,15 +609,10 @@ def test_who_leaves_one_leaves_the_connection_free(
 
 
 def test_it_can_be_interrupted(connection: Connection, grown: ArrowResult) -> None:
-    stop = threading.Event()
-    thread = interrupting(connection, stop)
-    try:
+    with interrupting(connection):
         for _ in range(2):
             with pytest.raises(Cancelled):
                 stream_of(grown)
-    finally:
-        stop.set()
-        thread.join()
     assert ahead(connection) == LITTLE
 
 

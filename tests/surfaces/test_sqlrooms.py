@@ -958,6 +958,18 @@ async def test_many_acknowledgements_wait_for_a_slow_reader_but_not_all() -> Non
         await client.silence()
 
 
+async def test_of_short_acknowledgements_thousands_may_wait() -> None:
+    server = Server()
+    async with server.client() as client:
+        client.reads = trio.Event()
+        client.say(*({"type": "cancel", "queryId": "nobody's"} for _ in range(2000)))
+        await client.silence()
+        assert client.at_work == 2000
+        client.reads.set()
+        for _ in range(2000):
+            assert (await client.hears())["type"] == "cancelAck"
+
+
 async def test_errors_of_the_database_are_counted_by_their_slug() -> None:
     server = Server()
     server.database.rows["s"] = Rows([NotebookError("odd")])
